@@ -1,0 +1,1 @@
+"""Remembers: migrations, queries and one small module per table family."""

@@ -1,0 +1,1 @@
+"""The human's door: the ``ops`` command, the exporter and the embedded servers."""

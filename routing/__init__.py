@@ -1,0 +1,1 @@
+"""Decides who is asked: registry, health, breaker, budgets and policy."""

@@ -1,0 +1,1 @@
+"""Decides when: cadence, sweep, gap pass, dispatch and the leader's lease."""

@@ -1,0 +1,1 @@
+"""A market and its providers on localhost, with the truth and the faults."""

@@ -1,0 +1,1 @@
+"""Does the work: job functions, the queue worker, collect, backfill and intake."""
