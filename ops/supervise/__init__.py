@@ -1,0 +1,1 @@
+"""Child processes: started, watched, restarted, stopped in order, found again after a kill."""
