@@ -106,6 +106,9 @@ class Settings(BaseSettings):
     database_url: PostgresUrl = "postgresql://gapless@127.0.0.1:5432/gapless"
     redis_url: RedisUrl = "redis://127.0.0.1:6379/0"
 
+    gapless_home: str = ".gapless"
+    """Folder for what a machine keeps beside the database: embedded servers, logs, provider sessions."""
+
     finnhub_api_key: Secret = None
     finnhub_base_url: str = "https://api.finnhub.io/api/v1"
     finnhub_premium: bool = False

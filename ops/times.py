@@ -1,0 +1,57 @@
+"""Times as people type them: an instant with Z or an offset, or a bare date meaning a session."""
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+
+from core.errors import UsageError
+from core.sessions import Calendar
+from core.windows import Window
+
+
+def instant(text: str, what: str) -> datetime:
+    """``2026-11-20T14:30:00Z`` or with an offset, as UTC.
+
+    Raises:
+        UsageError: no zone, or not a time.
+    """
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(
+            f"{what} is {text!r}; expected a time with a zone such as 2026-11-20T14:30:00Z, "
+            "or a session date such as 2026-11-20"
+        ) from None
+    if parsed.tzinfo is None:
+        raise UsageError(
+            f"{what} is {text!r}, a time without a zone; write {text}Z for UTC, or add an offset such as -05:00"
+        )
+    return parsed.astimezone(UTC)
+
+
+def session_date(text: str) -> date | None:
+    """The date when the text is a bare date, None when it is anything else."""
+    try:
+        return date.fromisoformat(text) if len(text) == len("2026-11-20") else None
+    except ValueError:
+        return None
+
+
+def window(start: str, end: str, calendar: Calendar) -> Window:
+    """A window from two words; a bare date is the session's open as a start, its close as an end.
+
+    Raises:
+        UsageError: a bad word, a closed day, or an end that is not after the start.
+    """
+    first = _edge(start, "--start", calendar, lambda label: calendar.session(label).open)
+    last = _edge(end, "--end", calendar, lambda label: calendar.session(label).close)
+    if last <= first:
+        raise UsageError(
+            f"the window ends at {last:%Y-%m-%dT%H:%M:%SZ}, not after its start {first:%Y-%m-%dT%H:%M:%SZ}; "
+            "swap --start and --end"
+        )
+    return Window(first, last)
+
+
+def _edge(text: str, what: str, calendar: Calendar, of: Callable[[date], datetime]) -> datetime:
+    label = session_date(text)
+    return instant(text, what) if label is None else of(label)
