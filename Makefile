@@ -74,7 +74,7 @@ $(STAMP): pyproject.toml requirements.lock $(MOVED)
 		if "$$candidate" -c '$(NEW_ENOUGH)' 2>/dev/null; then python=$$candidate; break; fi; \
 	done; \
 	if [ -z "$$python" ]; then \
-		echo "gapless needs Python 3.11 or newer; $(or $(PYTHON),python3) is" \
+		echo "gapless needs Python 3.11 or newer; $(or $(PYTHON),python3) -V says:" \
 			"$$("$(or $(PYTHON),python3)" -V 2>&1). Install one, or name it: make PYTHON=/path/to/python3.12" >&2; \
 		exit 1; \
 	fi; \

@@ -1,0 +1,64 @@
+"""What import-linter cannot say: what is loaded at run time, and what alone is allowed."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.architecture.project import ROOT, clean_environment, modules
+
+CORE_WORDS = {"core.bars", "core.clock", "core.errors", "core.log", "core.words"}
+"""All that the simulated market may share with the pipeline which it judges."""
+
+HEAVY = {"pandas", "pandas_market_calendars", "yfinance"}
+"""What a collector never loads: 80 to 160 MB and two seconds a process."""
+
+
+def imported(path: Path) -> set[str]:
+    """The dotted names that a module imports, wherever in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # `from core import clock` imports core.clock.
+            whole = node.module == "core"
+            names.update(f"core.{a.name}" for a in node.names) if whole else names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize("path", [p for p in modules() if p.parts[0] == "sim"], ids=str)
+def test_the_simulated_market_shares_only_words_with_what_it_judges(path: Path) -> None:
+    ours = {name for name in imported(path) if name.split(".")[0] == "core"}
+
+    assert ours <= CORE_WORDS
+
+
+def loaded_by(module: str) -> set[str]:
+    """The top-level modules in a process that has imported all of a package and nothing else."""
+    code = (
+        "import importlib, json, pkgutil, sys\n"
+        "package = importlib.import_module(sys.argv[1])\n"
+        "for found in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
+        "    importlib.import_module(found.name)\n"
+        "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, module],
+        cwd=ROOT,
+        env=clean_environment(PYTHONPATH=str(ROOT)),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize("package", ["workers", "routing", "db"])
+def test_what_collectors_are_made_of_loads_no_pandas(package: str) -> None:
+    assert loaded_by(package) & HEAVY == set()
