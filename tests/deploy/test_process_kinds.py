@@ -1,0 +1,62 @@
+"""Every process kind is one command, the same under a Procfile, compose and Kubernetes."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.deploy.manifests import (
+    MIGRATE,
+    PROCESS_KINDS,
+    ROOT,
+    command_line,
+    compose,
+    container,
+    kubernetes,
+    procfile,
+)
+
+
+def test_the_procfile_starts_every_process_kind() -> None:
+    bare = {kind: line.removeprefix("METRICS_PORT=0 ") for kind, line in procfile().items()}
+
+    assert bare == PROCESS_KINDS
+
+
+def test_processes_of_one_procfile_do_not_fight_for_a_port() -> None:
+    fixed = [kind for kind, line in procfile().items() if not line.startswith("METRICS_PORT=0 ")]
+
+    assert fixed == ["exporter"], "the one that Prometheus scrapes"
+
+
+def test_compose_starts_every_process_kind() -> None:
+    ours = {n: s for n, s in compose()["services"].items() if s["image"].startswith("gapless:")}
+    commands = {name: command_line(service["command"]) for name, service in ours.items()}
+
+    assert commands == {**PROCESS_KINDS, "migrate": MIGRATE}
+
+
+def test_kubernetes_starts_every_process_kind() -> None:
+    deployments = kubernetes("Deployment")
+
+    assert {
+        n: command_line(container(d)["command"]) for n, d in deployments.items()
+    } == PROCESS_KINDS
+    assert command_line(container(kubernetes("Job")["migrate"])["command"]) == MIGRATE
+
+
+@pytest.mark.parametrize("command", [*PROCESS_KINDS.values(), MIGRATE])
+def test_the_command_is_understood(command: str) -> None:
+    words = command.split()
+    assert words[0] == "python"
+
+    done = subprocess.run(
+        [sys.executable, *words[1:], "--help"],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.returncode == 0, done.stderr
