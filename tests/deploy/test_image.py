@@ -1,4 +1,4 @@
-"""The image: every package and nothing else, unprivileged, and with a probe that tells the truth."""
+"""The image: every package and nothing else, unprivileged, with a probe that tells the truth."""
 
 import http.server
 import os
@@ -66,7 +66,7 @@ def process_answering(status: int, body: bytes = b"") -> Iterator[int]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
