@@ -1,0 +1,1 @@
+"""PostgreSQL and Valkey servers on this machine, from installed wheels: started, found, stopped."""
