@@ -1,0 +1,140 @@
+"""The demo's day: who is collected, how fast, within which limits, and what goes wrong when."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from core.words import Tier
+from ops.demo.options import DemoOptions
+
+QUOTE_CADENCE_S = {Tier.T0: 60.0, Tier.T1: 300.0}
+BAR_CADENCE_S = {Tier.T0: 60.0, Tier.T1: 300.0}
+BEFORE_OPEN = timedelta(minutes=5)
+AFTER_CLOSE = timedelta(minutes=60)
+REFUSED_MINUTES = 20
+OUTAGE_MINUTES = 5
+ERRORS_MINUTES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The market instants of one run."""
+
+    start: datetime
+    """The replay starts here."""
+    open: datetime
+    """First expected minute."""
+    close: datetime
+    """Open end of the expected minutes."""
+    end: datetime
+    """The replay ends here, once the work is drained."""
+    whole_session: bool
+    """False for a part of a session, which has no end of day."""
+
+
+def timeline(options: DemoOptions, session_open: datetime, session_close: datetime) -> Timeline:
+    """From the session's hours and ``--from --to``."""
+    start = _at(session_open, options.start) if options.start else None
+    end = _at(session_open, options.end) if options.end else None
+    opened = max(session_open, start) if start else session_open
+    closed = min(session_close, end) if end else session_close
+    whole = opened == session_open and closed == session_close
+    tail = AFTER_CLOSE if whole else timedelta(minutes=8)
+    return Timeline((start or opened) - BEFORE_OPEN, opened, closed, closed + tail, whole)
+
+
+def _at(day: datetime, clock_time: Any) -> datetime:
+    return datetime.combine(day.date(), clock_time, tzinfo=day.tzinfo)
+
+
+def tiers(symbols: int) -> dict[str, int]:
+    """How many symbols of each tier: 30, 70 and 200 of 300."""
+    t0, t1 = max(1, round(symbols * 0.1)), max(1, round(symbols * 7 / 30))
+    return {"T0": t0, "T1": t1, "T2": max(1, symbols - t0 - t1)}
+
+
+def limits(counts: Mapping[str, int], session_minutes: float) -> dict[str, list[dict[str, Any]]]:
+    """Rolling limits of the sources: twice the demand of a plain minute and of the whole day, no more.
+
+    finnhub is asked for bars and quotes of every T0 and T1 symbol. yfinance is asked for the same bars
+    when finnhub is away, and for the end-of-day bars of all.
+    """
+    bars = sum(counts[tier] * 60 / BAR_CADENCE_S[tier] for tier in (Tier.T0, Tier.T1))
+    quotes = sum(counts[tier] * 60 / QUOTE_CADENCE_S[tier] for tier in (Tier.T0, Tier.T1))
+    finnhub, yahoo = math.floor(2 * (bars + quotes)), math.floor(2 * max(bars, 1))
+    day = 86_400
+    return {
+        "finnhub": [
+            {"units": max(finnhub, 4), "seconds": 60},
+            {"units": max(int(finnhub * session_minutes), 400), "seconds": day},
+        ],
+        "yahoo": [
+            {"units": max(yahoo, 4), "seconds": 60},
+            {"units": max(int(yahoo * session_minutes), 400), "seconds": day},
+        ],
+    }
+
+
+def limits_text(windows: Sequence[Mapping[str, Any]]) -> str:
+    """The same limits as the setting that our side reads: ``units/seconds`` joined by commas."""
+    return ",".join(f"{window['units']}/{window['seconds']}s" for window in windows)
+
+
+def default_faults(opened: datetime) -> list[dict[str, Any]]:
+    """Refused for 20 minutes; 5xx for a while; 5 minutes without any source of one-minute bars."""
+
+    def at(minutes: int) -> str:
+        return (opened + timedelta(minutes=minutes)).isoformat()
+
+    return [
+        {"id": "finnhub refused", "source": "finnhub", "capability": "*", "kind": "refuse", "from": at(45), "minutes": REFUSED_MINUTES},
+        {"id": "yahoo 5xx", "source": "yahoo", "capability": "*", "kind": "5xx", "from": at(110), "minutes": ERRORS_MINUTES},
+        {"id": "no 1m source: finnhub", "source": "finnhub", "capability": "bars_1m", "kind": "5xx", "from": at(180), "minutes": OUTAGE_MINUTES},
+        {"id": "no 1m source: yahoo", "source": "yahoo", "capability": "bars_1m", "kind": "5xx", "from": at(180), "minutes": OUTAGE_MINUTES},
+    ]  # fmt: skip
+
+
+def sim_config(options: DemoOptions, log_file: str) -> dict[str, Any]:
+    """The simulator's configuration; limits, faults and clock follow over its admin port."""
+    counts = tiers(options.symbols)
+    market: dict[str, Any] = {"kind": "seeded", "seed": options.seed, "symbols": counts, "exchanges": {"XNYS": 1.0}}
+    if options.bars:
+        market = {"kind": "csv", "dir": str(options.bars), "calendar": options.calendar}
+    market["session"] = options.session.isoformat()
+    demand = dict.fromkeys(("T0", "T1", "T2"), 0) | counts
+    windows = limits(demand, 460) if not options.bars else {"yahoo": [], "finnhub": []}
+    return {
+        "log_file": log_file,
+        "market": market,
+        "sources": {
+            "yahoo": {"limits": windows["yahoo"]},
+            "finnhub": {"limits": windows["finnhub"], "premium": True},
+        },
+    }
+
+
+def environment(
+    options: DemoOptions, endpoints: Mapping[str, Any], windows: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[str, str]:
+    """Settings of the processes: who is asked, where, within what."""
+    sources = endpoints["sources"]
+    env = {
+        "FINNHUB_API_KEY": "demo-key",
+        "FINNHUB_BASE_URL": sources["finnhub"]["base_url"],
+        "FINNHUB_PREMIUM": "true",
+        "YAHOO_BASE_URL": sources["yahoo"]["base_url"],
+        "CADENCE_T0__bars_1m": str(BAR_CADENCE_S[Tier.T0]),
+        "CADENCE_T1__bars_1m": str(BAR_CADENCE_S[Tier.T1]),
+        "CADENCE_T0__quotes_l1": str(QUOTE_CADENCE_S[Tier.T0]),
+        "CADENCE_T1__quotes_l1": str(QUOTE_CADENCE_S[Tier.T1]),
+        "LOG_LEVEL": "INFO",
+    }
+    if windows["finnhub"]:
+        env["FINNHUB_LIMITS"] = limits_text(windows["finnhub"])
+        env["YFINANCE_LIMITS"] = limits_text(windows["yahoo"])
+    if options.bars:
+        env["POLICY_BARS_1M"] = "yfinance,finnhub"
+        env["FINNHUB_LIMITS"] = env["YFINANCE_LIMITS"] = "6000/60s"
+    return env
