@@ -1,0 +1,110 @@
+"""Runs a whole gapless on this machine and shows how it fares."""
+
+import sys
+from collections.abc import Mapping
+from contextlib import closing
+from datetime import timedelta
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from core.clock import SystemClock
+from core.exchanges import calendar_of
+from core.settings import Settings, load
+from core.words import Tier
+from db import universe
+from db.pool import Database
+from ops.embedded.home import Home
+from ops.stack import INTAKE, SCHEDULER, WORKERS, Stack
+from ops.status_lines import StatusLines
+from ops.supervise.signals import StopSignals
+from ops.universe_files import read
+
+_SUMMARY_S = 5.0
+_SIM_SYMBOLS = {"T0": 10, "T1": 20, "T2": 30}
+_CALENDAR_YEARS = 2
+
+
+def up(*, sim: bool, universe_file: Path | None, once_ready: bool) -> int:
+    """Start everything, print a summary every few seconds, stop in order on Ctrl-C or SIGTERM.
+
+    Raises:
+        AlreadyRunningError: another stack runs in this folder; its message says which.
+    """
+    config = load()
+    clock = SystemClock()
+    home = Home(Path(config.gapless_home) / ("sim" if sim else ""), clock=clock)
+    stack = Stack("up --sim" if sim else "up", home, clock, _say)
+    with StopSignals() as stop:
+        try:
+            stack.open()
+            db = _start(config, stack, universe_file, sim=sim)
+            with closing(db):
+                _say("everything is up; Ctrl-C stops it")
+                lines = StatusLines(db, stack)
+                next_summary = 0.0
+                while not (stop.requested or once_ready):
+                    for event in stack.supervisor.poll():
+                        _say(f"{event.name} {event.kind} ({event.detail})")
+                    if clock.monotonic() >= next_summary:
+                        next_summary = clock.monotonic() + _SUMMARY_S
+                        for line in lines.next():
+                            _say(line)
+                    stop.wait(0.2)
+            _say("stopping ...")
+            return 0
+        finally:
+            stack.close()
+
+
+def _start(config: Settings, stack: Stack, universe_file: Path | None, *, sim: bool) -> Database:
+    own = config.model_fields_set
+    endpoints: Mapping[str, Any] | None = None
+    if sim:
+        market = {"kind": "seeded", "seed": 1, "symbols": _SIM_SYMBOLS, "exchanges": {"24/7": 1.0}}
+        endpoints = stack.start_sim({"market": market})
+    rows = _rows(universe_file, endpoints)
+    names = sorted({row[2] for row in rows}) or ["NYSE"]
+    today = stack.clock.now().date()
+    stack.begin_calendars(names, today - timedelta(days=40), today + timedelta(days=365 * _CALENDAR_YEARS))
+    _say("starting PostgreSQL, Valkey and the workers on this machine ...")
+    stack.start_servers(
+        database_url=config.database_url if "database_url" in own and not sim else None,
+        redis_url=config.redis_url if "redis_url" in own and not sim else None,
+        durable=True,
+    )
+    market_clock = stack.prepare()
+    if endpoints is not None:
+        stack.env |= {
+            "FINNHUB_API_KEY": "sim-key",
+            "FINNHUB_BASE_URL": endpoints["sources"]["finnhub"]["base_url"],
+            "FINNHUB_PREMIUM": "true",
+            "YAHOO_BASE_URL": endpoints["sources"]["yahoo"]["base_url"],
+        }
+    db = Database(stack.database_url, market_clock, max_size=2, application="gapless-up")
+    with db.transaction() as conn:
+        empty = not universe.members(conn)
+    if universe_file is not None or empty:
+        report = universe.load(db, rows, origin=universe_file.name if universe_file else "sample")
+        _say(f"universe: {report.active} symbols" + ("" if universe_file else " (a sample; `ops universe load` takes yours)"))
+    stack.publish(endpoints["admin"] if endpoints else None)
+    stack.start_processes([SCHEDULER, *WORKERS, *([INTAKE] if config.use_rlc else [])])
+    return db
+
+
+def _rows(universe_file: Path | None, endpoints: Mapping[str, Any] | None) -> list[tuple[str, Tier, str, str]]:
+    if universe_file is None and endpoints is not None:
+        from ops.demo.watch import SimAdmin  # noqa: PLC0415 - only a simulated market has it
+
+        simulated = SimAdmin(endpoints["admin"]).get("/admin/universe")
+        return [(r["symbol"], Tier(r["tier"]), calendar_of(r["exchange"]), r["exchange"]) for r in simulated]
+    if universe_file is not None:
+        listed = read(universe_file, default_tier=Tier.T2)
+    else:
+        with as_file(files("ops.data") / "sample_universe.csv") as path:
+            listed = read(path, default_tier=Tier.T2)
+    return [(m.symbol, m.tier, m.calendar, m.exchange) for m in listed]
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stdout, flush=True)
