@@ -1,0 +1,76 @@
+"""The scheduler's own numbers, each with its unit; what an operator tunes is a setting."""
+
+from datetime import timedelta
+
+ASK_OFFSET = timedelta(seconds=2)
+"""Market time between a minute's close and the ask: sources publish a bar a moment after its
+end."""
+
+SETTLE_1M = timedelta(seconds=60)
+"""How long a 1m bar may still change where no source has published its own figure (design, section
+5)."""
+
+SETTLE_1D = timedelta(minutes=30)
+"""The same for a daily bar, from the session's close; also when the session is read again."""
+
+GAP_GRACE = timedelta(seconds=30)
+"""Market time that a live answer gets beyond settle and cadence before its absence is a gap."""
+
+DAILY_SPREAD = timedelta(minutes=10)
+"""The end-of-day work of a session falls due evenly over this long; back-pressure stretches it."""
+
+DAILY_CATCH_UP = timedelta(hours=24)
+"""End-of-day work that nobody pushed is still pushed this long after it fell due."""
+
+DAILY_ANSWER = timedelta(minutes=5)
+"""Market time after the last end-of-day push before a missing daily bar is judged a gap."""
+
+DAILY_PATIENCE = timedelta(hours=6)
+"""Market time after a close when missing daily bars are judged even if the sweep never finished."""
+
+MISSED_LOOK_BACK = timedelta(hours=1)
+"""A new leader counts the live slots that fell due up to this long before it came."""
+
+GAP_HORIZON_SESSIONS = 5
+"""Newest sessions of each calendar that the gap pass judges; older holes are an operator's
+backfill."""
+
+GAP_OVERLAP = timedelta(minutes=10)
+"""The frequent gap pass judges again this much of what it judged before."""
+
+GAP_EVERY_MARKET_S = 30.0
+GAP_EVERY_REAL_S = 0.5
+"""The frequent gap pass runs when both have passed since the last one began."""
+
+GAP_FULL_EVERY = timedelta(minutes=5)
+"""Market time between two passes over the whole horizon, at least."""
+
+GAP_DUTY = 10.0
+"""A gap pass rests at least this many times as long as it took (real), however fast the replay."""
+
+GAP_JOIN = timedelta(minutes=30)
+"""Missing runs of one symbol closer than this become one row: a call costs the same for both."""
+
+GAP_STRETCH = timedelta(hours=2)
+"""A waiting row takes in newly missing minutes until its window is this long."""
+
+SECOND_OPINION = timedelta(minutes=15)
+"""Market time between two answers of the only eligible source that together confirm an empty
+minute."""
+
+FAILED_REST = timedelta(hours=1)
+"""Market time for which the gap pass leaves alone what a backfill gave up on."""
+
+LIVE_STALE_REAL_S = 3.0
+"""Real seconds that live bars may wait in a queue, where a replay makes the cadence shorter than
+that."""
+
+QUOTE_STALE_REAL_S = 1.5
+"""The same for quotes, which the next ask replaces."""
+
+BEHIND_REAL_S = 3.0
+"""Real seconds of queued live work that are no backlog, however fast the replay."""
+
+LEASE_NAME = "scheduler"
+LEASE_TTL_S = 3.0
+"""Real seconds for which a leader that is silent still counts as alive."""
