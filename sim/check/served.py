@@ -1,0 +1,83 @@
+"""What sources answered, from the simulator's request log."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from sim.check.truth import Admin, TrueBar, Values
+
+Key = tuple[str, str, int]
+"""Interval, symbol, start in epoch seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """One bar in one answer."""
+
+    values: Values
+    answered: float
+    """Market epoch seconds of the state that was served."""
+    closed: bool
+    """False for a bar that could still grow when it was served."""
+
+
+@dataclass(slots=True)
+class Served:
+    """The whole log, turned around: by provider and bar."""
+
+    requests: int = 0
+    violations: int = 0
+    violation_examples: list[str] = field(default_factory=list[str])
+    bars: dict[str, dict[Key, list[Serving]]] = field(default_factory=dict[str, dict[Key, list[Serving]]])
+    answers: list[tuple[str, str, float, float, bool]] = field(
+        default_factory=list[tuple[str, str, float, float, bool]]
+    )
+    """Provider, capability, arrived (market), arrived (real), whether it was a plain 200."""
+    quotes: set[tuple[str, str, int]] = field(default_factory=set[tuple[str, str, int]])
+    """Provider, symbol, event second of every quote that was served."""
+
+
+_INTERVAL = {"bars_1m": "1m", "bars_eod": "1d"}
+_MINUTE = 60
+
+
+def read_served(
+    admin: Admin, providers: dict[str, str], truth: dict[str, dict[tuple[str, int], TrueBar]]
+) -> Served:
+    """Read the log.
+
+    Args:
+        admin: The simulator.
+        providers: Source name of the simulator -> our source name.
+        truth: Interval -> bars; the log names versions by their index.
+    """
+    served = Served(bars={name: defaultdict(list) for name in providers.values()})
+    for row in admin.lines("/admin/served", since=0):
+        provider = providers[row["source"]]
+        served.requests += 1
+        if row["violation"]:
+            served.violations += 1
+            served.violation_examples.append(f"{row['source']} over {row['violation']} at {row['arrived']:.3f}")
+        good = row["status"] == 200 and not row["fault"]
+        served.answers.append((provider, row["capability"], row["arrived"], row["arrived_real"], good))
+        interval = _INTERVAL.get(row["capability"])
+        if interval is not None:
+            _read_bars(served.bars[provider], row, interval, truth[interval])
+        for symbol, ts, *_values in row.get("quotes", ()):
+            served.quotes.add((provider, symbol, int(ts)))
+    return served
+
+
+def _read_bars(
+    into: dict[Key, list[Serving]], row: dict[str, Any], interval: str, truth: dict[tuple[str, int], TrueBar]
+) -> None:
+    answered = float(row["answered"])
+    for symbol, starts, indexes in row.get("served", ()):
+        for start, index in zip(starts, indexes, strict=True):
+            bar = truth.get((symbol, start))
+            if bar is not None:
+                into[(interval, symbol, start)].append(Serving(bar.versions[index].values, answered, True))
+    for symbol, ts, *values, kind in row.get("inline", ()):
+        start = int(ts) // _MINUTE * _MINUTE if interval == "1m" else int(ts)
+        prices: Values = (values[0], values[1], values[2], values[3], values[4])
+        into[(interval, symbol, start)].append(Serving(prices, answered, kind in ("fault", "adjusted", "first")))
