@@ -3,15 +3,25 @@
 #
 #   ARGS    is passed on to the command:  make demo ARGS="--symbols 50"
 #   PYTHON  the Python to build on, when python3 is too old:  make test PYTHON=python3.12
-#   VENV    the environment's folder, .venv unless this folder is read-only
+#   VENV    the environment's folder; .venv here, or in your cache when this folder is read-only
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .PHONY: help demo up test check fmt lock clean
 
-ifndef VENV
-VENV := $(shell if [ -w . ]; then echo .venv; else \
-	echo "$${XDG_CACHE_HOME:-$$HOME/.cache}/gapless/venv-$$(pwd | cksum | cut -d ' ' -f 1)"; fi)
+ifeq ($(shell [ -w . ] && echo yes),yes)
+VENV ?= .venv
+else
+# A clone that may only be read: all that is written goes to the user's cache.
+AWAY := $(shell echo "$${XDG_CACHE_HOME:-$$HOME/.cache}/gapless/$$(pwd | cksum | cut -d ' ' -f 1)")
+VENV ?= $(AWAY)/venv
+GAPLESS_HOME ?= $(AWAY)/home
+IMPORTS_CACHE := --cache-dir "$(AWAY)/import-linter"
+export GAPLESS_HOME
+export HYPOTHESIS_STORAGE_DIRECTORY := $(AWAY)/hypothesis
+export PYTEST_ADDOPTS := $(PYTEST_ADDOPTS) -o cache_dir=$(AWAY)/pytest
+export PYTHONDONTWRITEBYTECODE := 1
+export RUFF_CACHE_DIR := $(AWAY)/ruff
 endif
 BIN := $(VENV)/bin
 PY := $(BIN)/python
@@ -44,7 +54,7 @@ check: $(STAMP) ## Lint, format, types, import arrows and architecture
 	"$(PY)" -m ruff check .
 	"$(PY)" -m ruff format --check .
 	"$(PY)" -m basedpyright --pythonpath "$(PY)"
-	"$(BIN)/lint-imports" --no-logo
+	"$(BIN)/lint-imports" --no-logo $(IMPORTS_CACHE)
 	"$(PY)" -m pytest -q tests/architecture
 
 fmt: $(STAMP) ## Mend what can be mended by machine
@@ -82,7 +92,7 @@ $(STAMP): pyproject.toml requirements.lock $(MOVED)
 	clear=; if [ -s "$@" ] && [ "$$(cat "$@")" != "$(CURDIR)" ]; then clear=--clear; fi; \
 	pip="$(PY) -m pip"; \
 	if [ -n "$$clear" ] || ! "$(PY)" -m pip --version >/dev/null 2>&1; then \
-		if said=$$("$$python" -m venv $$clear "$(VENV)" 2>&1); then :; \
+		if said=$$(mkdir -p "$(VENV)" 2>&1 && "$$python" -m venv $$clear "$(VENV)" 2>&1); then :; \
 		elif "$$python" -m venv --clear --without-pip "$(VENV)" >/dev/null 2>&1 \
 			&& "$$python" -m pip --python "$(PY)" --version >/dev/null 2>&1; then \
 			pip="$$python -m pip --python $(PY)"; \
