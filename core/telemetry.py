@@ -40,7 +40,7 @@ class Telemetry:
         """Record one value in a histogram; labels in the catalogue's order."""
         self._child(metric, labels).observe(value)
 
-    def _child(self, metric: Metric, labels: tuple[str, ...]) -> Any:  # noqa: ANN401 - three kinds
+    def _child(self, metric: Metric, labels: tuple[str, ...]) -> Any:
         key = (metric.name, labels)
         child = self._children.get(key)
         if child is None:

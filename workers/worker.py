@@ -1,0 +1,352 @@
+"""The queue worker: RQ's bookkeeping, batches in threads, recovery in seconds.
+
+Unlike RQ's own workers it does not fork, so that connections and sessions stay warm, and it runs
+several batches at once. A slot is taken before a job is, so no job waits in a process that is busy.
+What a killed worker leaves behind is found by any other within ``recovery.LEASE_S``.
+"""
+
+import logging
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, cast
+
+from redis import Redis
+from redis.exceptions import RedisError, ResponseError
+from rq import Queue, SimpleWorker
+from rq.exceptions import DeserializationError, NoSuchJobError
+from rq.executions import Execution
+from rq.job import Job
+from rq.serializers import JSONSerializer
+from rq.timeouts import BaseDeathPenalty
+from rq.utils import now as rq_now
+from rq.worker.base import WorkerStatus
+from rq.worker_registration import register
+
+from core.clock import Clock
+from core.errors import BadJobError, GaplessError
+from core.log import mask
+from workers.recovery import LEASE_S, Recovery
+from workers.stopping import HandedBackError, Stop
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 0.5
+"""Longest sleep in Redis; also how soon the loop notices a wish to stop."""
+_HOUSEKEEPING_S = 5.0
+_BACKOFF_MAX_S = 2.0
+_HEALTHY_S = 30.0
+
+Functions = Mapping[str, Callable[[object], object]]
+
+
+class _NoDeathPenalty(BaseDeathPenalty):
+    """RQ's alarms work in the main thread only; our batches end by their own deadline."""
+
+    def setup_death_penalty(self) -> None:
+        """Nothing to arm."""
+
+    def cancel_death_penalty(self) -> None:
+        """Nothing to disarm."""
+
+
+class _KnownJob(Job):
+    """A job whose function comes from a table, never imported by a name that stood in Redis."""
+
+    functions: Functions
+
+    @property
+    def func(self) -> Callable[[object], object]:
+        """The function of the wire name.
+
+        Raises:
+            BadJobError: this version knows no such function.
+        """
+        name = self.func_name or ""
+        if name not in self.functions:
+            raise BadJobError(
+                f"job calls {name!r}; this worker knows {', '.join(sorted(self.functions))}: "
+                "upgrade the workers before the scheduler, then requeue it"
+            )
+        return self.functions[name]
+
+
+# RQ's class methods are only partly typed.
+_RQ_JOB = cast("Any", _KnownJob)
+
+
+class BatchWorker(SimpleWorker):
+    """Takes jobs from one queue and runs a few of them at once, each in a thread of its own."""
+
+    death_penalty_class = _NoDeathPenalty
+
+    def __init__(
+        self,
+        queue: str,
+        functions: Functions,
+        redis: Redis,
+        clock: Clock,
+        stop: Stop,
+        *,
+        slots: int,
+    ) -> None:
+        """Prepare; Redis has to be reachable.
+
+        Args:
+            queue: Name of the one queue: RQ's reliable take (BLMOVE) exists for one queue only.
+            functions: What a job may call, by wire name; nothing is imported by a name from Redis.
+            redis: A client with bytes replies.
+            clock: For its monotonic seconds and for waiting.
+            stop: The process's wish to stop.
+            slots: Batches at once.
+        """
+        # RQ keeps "the execution" on the worker; here each thread has its own.
+        self._here = threading.local()
+        cast("Any", super()).__init__(
+            [Queue(queue, connection=redis, serializer=JSONSerializer)],
+            # A container started again has the same host name and process id as the one that died.
+            name=f"{queue.replace(':', '-')}-{socket.gethostname()}-{uuid.uuid4().hex[:8]}",
+            connection=redis,
+            serializer=JSONSerializer,
+            worker_ttl=int(LEASE_S),
+        )
+        # RQ sets its logger to INFO at import, whatever the application wants.
+        self.log.setLevel(logging.WARNING)
+        self._queue = self.queues[0]
+        self._functions = functions
+        self._clock = clock
+        self._stop = stop
+        self._slots = threading.BoundedSemaphore(slots)
+        self._capacity = slots
+        self._guard = threading.Lock()
+        self._threads: set[threading.Thread] = set()
+        self._running: dict[str, Job] = {}
+        self._executions: dict[str, Execution] = {}
+        self._recovery = Recovery(self._queue, redis, clock, self._give_up)
+        self._beat = clock.monotonic()
+        self._lost_since: float | None = None
+        self._over = False
+
+    # What RQ asks for.
+
+    @property
+    def execution(self) -> Execution | None:
+        """RQ's record of the job that this thread runs."""
+        return getattr(self._here, "execution", None)
+
+    @execution.setter
+    def execution(self, value: Execution | None) -> None:  # pyright: ignore[reportIncompatibleVariableOverride] - RQ: an attribute
+        self._here.execution = value
+
+    @property
+    def dequeue_timeout(self) -> int:
+        """Whole seconds of sleep in Redis, from which RQ derives the socket's time limit."""
+        return 1
+
+    @property
+    def connection_timeout(self) -> int:
+        """Real seconds after which a silent Redis counts as lost."""
+        return 4
+
+    def get_heartbeat_ttl(self, job: Job) -> int:  # noqa: ARG002 - RQ's signature
+        """Seconds until a silent job counts as lost; the housekeeper renews it."""
+        return int(LEASE_S)
+
+    def handle_exception(self, job: Job, *exc_info: Any) -> None:
+        """Say once and in one line what went wrong; a traceback only for what nobody foresaw."""
+        error = self._here.error = exc_info[1]
+        if isinstance(error, HandedBackError):
+            log.info("job handed back", extra={"job": job.id})
+        elif isinstance(error, GaplessError):
+            log.warning("job failed: %s", error, extra={"job": job.id, "code": error.code})
+        else:
+            log.error("job failed", extra={"job": job.id}, exc_info=exc_info)
+
+    def handle_job_failure(
+        self,
+        job: Job,
+        queue: Queue,
+        started_job_registry: Any = None,
+        exc_string: str = "",
+    ) -> None:
+        """Hand back, try again or put aside with the reason, as the error says."""
+        error = getattr(self._here, "error", None)
+        if isinstance(error, HandedBackError) and self.execution is not None:
+            self._recovery.hand_back(job.id, self.execution.composite_key)
+            self._here.execution = None
+            return
+        if isinstance(error, GaplessError):
+            exc_string = mask(f"{error.code}: {error}")
+        if error is not None and not _may_pass(error):
+            job.retries_left = 0
+        cast("Any", super()).handle_job_failure(job, queue, started_job_registry, exc_string)
+
+    # The loop.
+
+    def run(self, *, burst: bool = False) -> bool:
+        """Work until asked to stop, or with ``burst`` until queue and hands are empty.
+
+        Returns:
+            True when every job in hand was finished or handed back by its own thread; False when
+            threads still hang in a call: their jobs were handed back, leave with ``os._exit``.
+        """
+        cast("Any", self).register_birth()
+        keeper = threading.Thread(target=self._keep_house, name="housekeeper", daemon=True)
+        keeper.start()
+        backoff = 0.1
+        try:
+            while not self._stop.requested:
+                self._beat = self._clock.monotonic()
+                if not self._slots.acquire(timeout=_POLL_S):
+                    continue
+                job_id = None
+                try:
+                    job_id = self._take(wait=not burst)
+                    self._found()
+                    backoff = 0.1
+                except RedisError as error:
+                    self._lost(error)
+                    self._stop.wait(backoff)
+                    backoff = min(backoff * 2, _BACKOFF_MAX_S)
+                if job_id is not None:
+                    self._begin(job_id)
+                    continue
+                self._slots.release()
+                if burst and self._lost_since is None:
+                    if not self._threads:
+                        break
+                    self._clock.sleep(0.01)
+            return self._drain()
+        finally:
+            self._over = True
+            self._sign_off()
+
+    def health(self) -> tuple[bool, dict[str, object]]:
+        """Whether the loop turns, and what it sees; a lost Redis alone is no reason to restart."""
+        now = self._clock.monotonic()
+        lost = self._lost_since
+        return now - self._beat < _HEALTHY_S, {
+            "queue": self._queue.name,
+            "running": len(self._running),
+            "redis": "reachable" if lost is None else f"lost for {now - lost:.0f} s",
+        }
+
+    def _take(self, *, wait: bool) -> str | None:
+        source, target = self._queue.key, self._queue.intermediate_queue_key
+        redis = cast("Any", self.connection)
+        taken = redis.blmove(source, target, _POLL_S) if wait else redis.lmove(source, target)
+        return None if taken is None else taken.decode()
+
+    def _begin(self, job_id: str) -> None:
+        thread = threading.Thread(target=self._work, args=(job_id,), name=job_id, daemon=True)
+        with self._guard:
+            self._threads.add(thread)
+        thread.start()
+
+    def _work(self, job_id: str) -> None:
+        """One job, start to end; the last resort for every error."""
+        key = uuid.uuid4().hex
+        try:
+            job = self._fetch(job_id)
+            if job is not None:
+                execution = self.prepare_execution(job)
+                with self._guard:
+                    self._running[key], self._executions[key] = job, execution
+                self.perform_job(job, self._queue)
+        except RedisError as error:
+            log.warning("job left to recovery: Redis was lost: %s", error, extra={"job": job_id})
+        except Exception:
+            log.exception("job left to recovery", extra={"job": job_id})
+        finally:
+            with self._guard:
+                self._running.pop(key, None)
+                self._executions.pop(key, None)
+                self._threads.discard(threading.current_thread())
+            self._slots.release()
+
+    def _fetch(self, job_id: str) -> Job | None:
+        try:
+            job = cast("_KnownJob", _RQ_JOB.fetch(job_id, self.connection, JSONSerializer))
+        except NoSuchJobError:
+            # FLUSHALL, or the hint grew too old: the database derives the work again.
+            self._recovery.forget_taken(job_id)
+            return None
+        except (ValueError, ResponseError) as error:
+            self._recovery.put_aside(job_id, f"the job in Redis can't be read: {error}")
+            return None
+        job.functions = self._functions
+        return job
+
+    def _give_up(self, job_id: str, reason: str) -> None:
+        job = cast("Job", _RQ_JOB.fetch(job_id, self.connection, JSONSerializer))
+        log.error("job put aside: %s", reason, extra={"job": job_id})
+        job.retries_left = 0
+        cast("Any", super()).handle_job_failure(job, self._queue, exc_string=reason)
+
+    # What goes on beside the jobs.
+
+    def _keep_house(self) -> None:
+        """Vouch for running jobs, recover lost ones, stay in RQ's list of workers."""
+        while not self._over:
+            try:
+                self._vouch()
+                self._recovery.run()
+            except RedisError as error:
+                log.debug("housekeeping: %s", error)
+            waited = 0.0
+            while waited < _HOUSEKEEPING_S and not self._over:
+                self._clock.sleep(0.25)
+                waited += 0.25
+
+    def _vouch(self) -> None:
+        with self._guard:
+            held = [(self._running[key], self._executions[key]) for key in self._running]
+        with cast("Any", self.connection).pipeline(transaction=False) as pipe:
+            for job, execution in held:
+                execution.heartbeat(job.started_job_registry, int(LEASE_S), pipeline=pipe)
+            # Written whole each time, so that a FLUSHALL costs the listing a few seconds.
+            self.last_heartbeat = rq_now()
+            pipe.hset(self.key, mapping={**cast("Any", self).serialize(), "state": self._word()})
+            pipe.expire(self.key, int(LEASE_S) + 60)
+            register(self, pipe)
+            pipe.execute()
+
+    def _word(self) -> str:
+        return (WorkerStatus.BUSY if self._running else WorkerStatus.IDLE).value
+
+    def _lost(self, error: RedisError) -> None:
+        if self._lost_since is None:
+            self._lost_since = self._clock.monotonic()
+            log.warning("Redis is lost, trying until it is back: %s", error)
+
+    def _found(self) -> None:
+        if self._lost_since is not None:
+            lost_s = self._clock.monotonic() - self._lost_since
+            self._lost_since = None
+            log.info("Redis is back after %.1f s", lost_s)
+
+    def _drain(self) -> bool:
+        """Wait for the batches in hand; hand back what hangs beyond the grace."""
+        while self._threads and self._stop.remaining_s() > 0:
+            self._clock.sleep(0.02)
+        with self._guard:
+            hanging = [(self._running[key], self._executions[key]) for key in self._running]
+            clean = not self._threads
+        for job, execution in hanging:
+            with suppress(RedisError):
+                self._recovery.hand_back(job.id, execution.composite_key)
+                log.warning("hanging job handed back", extra={"job": job.id})
+        return clean
+
+    def _sign_off(self) -> None:
+        with suppress(RedisError):
+            self.register_death()
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether starting the job again can help."""
+    if isinstance(error, GaplessError):
+        return error.retryable
+    return not isinstance(error, (DeserializationError, LookupError, TypeError, ValueError))
