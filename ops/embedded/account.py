@@ -76,7 +76,7 @@ def _create(name: str) -> str:
     program = shutil.which("useradd", path=_SYSTEM_PATH)
     if program is None:
         return "useradd is not installed"
-    done = subprocess.run(  # noqa: S603 - fixed program and arguments
+    done = subprocess.run(
         [
             program,
             "--system",

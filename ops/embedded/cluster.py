@@ -1,6 +1,7 @@
 """PostgreSQL's data folder: made in one step, configured at every start."""
 
 import hashlib
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ DATABASE = "gapless"
 _NEEDED_BYTES = 200 << 20
 _INIT_S = 120.0
 _RECOVERY_S = 600.0
+_CAUSE = re.compile(r"(FATAL|PANIC|error): .*|[^:]*configuration parameter .*|invalid value for .*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +153,10 @@ class Cluster:
 
 def start_error(what: str, said: str, folder: Path) -> ServerError:
     """The error that fits what a server program said before it gave up."""
-    lines = [line for line in said.splitlines() if line.strip()]
-    # The stated cause, else the last words.
-    causes = [line for line in lines if "FATAL:" in line or "PANIC:" in line or "error:" in line]
-    cause = (causes or lines or ["it said nothing"])[-1].strip()
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    # The stated causes, else the last words.
+    causes = [match.group() for line in lines if (match := _CAUSE.search(line))]
+    cause = "; ".join(dict.fromkeys(causes)) or (lines or ["it said nothing"])[-1]
     if "No space left on device" in said:
         return NoSpaceError(f"no space left on the disk of {folder}; free some space ({cause})")
     if any(sign in said for sign in ("Permission denied", "Read-only file system")):

@@ -23,7 +23,7 @@ def run(
         ServerStartError: when it takes longer than ``timeout_s`` real seconds.
     """
     try:
-        return subprocess.run(  # noqa: S603 - programs that we located, arguments that we made
+        return subprocess.run(
             [str(part) for part in argv],
             input=stdin if stdin is not None else "",
             capture_output=True,
@@ -42,7 +42,7 @@ def spawn(argv: Sequence[str | Path], place: Place, log: BinaryIO) -> int:
     Raises:
         PermissionError, FileNotFoundError: when the program can't be executed by the place's user.
     """
-    popen = subprocess.Popen(  # noqa: S603 - programs that we located, arguments that we made
+    popen = subprocess.Popen(
         [str(part) for part in argv],
         stdin=subprocess.DEVNULL,
         stdout=log,

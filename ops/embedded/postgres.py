@@ -84,7 +84,7 @@ class PostgresServer:
 
         Args:
             home: Where its data belongs.
-            durable: False: a crash of the machine may lose the data; faster, for throw-away data.
+            durable: False: faster; a crash of the machine may lose all, a killed server nothing.
             port: On the loopback interface; None: the last one if it is free, else any free one.
             prefer: Which installation comes first, the wheel's or the system's.
             bin_dir: This installation and no other.

@@ -165,7 +165,7 @@ def _stat_by_ps(pid: int) -> _Stat | None:
 
 
 def _ps(pid: int, columns: str) -> str:
-    done = subprocess.run(  # noqa: S603 - fixed program, numeric argument
+    done = subprocess.run(
         ["/bin/ps", "-o", columns, "-p", str(pid)], capture_output=True, text=True, check=False
     )
     return done.stdout.strip()

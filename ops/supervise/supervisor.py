@@ -17,6 +17,7 @@ to the thread that started it.
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -176,10 +177,15 @@ class Supervisor:
     def _start(self, kept: _Child) -> None:
         process = kept.process
         env = dict(environment() if process.env is None else process.env) | {RUN_MARK: self._run}
+        if shutil.which(process.argv[0], path=env.get("PATH", os.defpath)) is None:
+            raise ProcessStartError(
+                f"can't start process {process.name}: no program {process.argv[0]} that we may "
+                "run, nor one of that name on its PATH"
+            )
         argv = [sys.executable, "-I", "-S", str(child.__file__), str(os.getpid()), *process.argv]
         try:
             with open_log(self._state, process.name) as output:
-                kept.popen = subprocess.Popen(  # noqa: S603 - the owner's own processes
+                kept.popen = subprocess.Popen(
                     argv,
                     env=env,
                     cwd=process.cwd,
@@ -228,6 +234,8 @@ class Supervisor:
             if kept.popen is not None:
                 running.append(kept)
                 _signal_group(kept.popen, kept.process.stop_signal)
+                # One that was stopped (SIGSTOP) could not even hear that.
+                _signal_group(kept.popen, signal.SIGCONT)
         deadline = self._clock.monotonic() + grace_s
         while running:
             for kept in running:
