@@ -22,9 +22,9 @@ from workers.queues import FAILURE_TTL_S
 
 log = logging.getLogger(__name__)
 
-LEASE_S: Final = 20.0
+LEASE_S: Final = 10.0
 """Real seconds for which a running job is believed to be alive after its worker's last word."""
-TAKEN_S: Final = 10.0
+TAKEN_S: Final = 5.0
 """Real seconds after which a job that was taken and not begun is pushed again."""
 REGISTRIES_S: Final = 30.0
 """Real seconds between two trims of RQ's lists of finished and failed jobs and dead workers."""

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 _POLL_S = 0.5
 """Longest sleep in Redis; also how soon the loop notices a wish to stop."""
-_HOUSEKEEPING_S = 5.0
+_HOUSEKEEPING_S = 2.0
 _BACKOFF_MAX_S = 2.0
 _HEALTHY_S = 30.0
 
@@ -159,8 +159,8 @@ class BatchWorker(SimpleWorker):
         error = self._here.error = exc_info[1]
         if isinstance(error, HandedBackError):
             log.info("job handed back", extra={"job": job.id})
-        elif isinstance(error, GaplessError):
-            log.warning("job failed: %s", error, extra={"job": job.id, "code": error.code})
+        elif (reason := _reason(error)) is not None:
+            log.warning("job failed: %s", reason, extra={"job": job.id})
         else:
             log.error("job failed", extra={"job": job.id}, exc_info=exc_info)
 
@@ -177,8 +177,7 @@ class BatchWorker(SimpleWorker):
             self._recovery.hand_back(job.id, self.execution.composite_key)
             self._here.execution = None
             return
-        if isinstance(error, GaplessError):
-            exc_string = mask(f"{error.code}: {error}")
+        exc_string = _reason(error) or exc_string
         if error is not None and not _may_pass(error):
             job.retries_left = 0
         cast("Any", super()).handle_job_failure(job, queue, started_job_registry, exc_string)
@@ -343,6 +342,13 @@ class BatchWorker(SimpleWorker):
     def _sign_off(self) -> None:
         with suppress(RedisError):
             self.register_death()
+
+
+def _reason(error: object) -> str | None:
+    """One line for what was foreseen, None for what needs its traceback."""
+    if isinstance(error, GaplessError):
+        return mask(f"{error.code}: {error}")
+    return "bad_job: its payload is not JSON" if isinstance(error, DeserializationError) else None
 
 
 def _may_pass(error: BaseException) -> bool:
