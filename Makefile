@@ -7,7 +7,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check fmt lock clean
+.PHONY: help demo up test check lint types arrows architecture fmt lock clean
 
 ifeq ($(shell [ -w . ] && echo yes),yes)
 VENV ?= .venv
@@ -50,11 +50,19 @@ up: $(STAMP) ## Collect: servers, migrations and every process on this machine
 test: $(STAMP) ## Run the tests; warnings are errors
 	@"$(PY)" -m pytest $(ARGS)
 
-check: $(STAMP) ## Lint, format, types, import arrows and architecture
+check: lint types arrows architecture ## Lint, format, types, import arrows and architecture
+
+lint: $(STAMP)
 	"$(PY)" -m ruff check .
 	"$(PY)" -m ruff format --check .
+
+types: $(STAMP)
 	"$(PY)" -m basedpyright --pythonpath "$(PY)"
+
+arrows: $(STAMP)
 	"$(BIN)/lint-imports" --no-logo $(IMPORTS_CACHE)
+
+architecture: $(STAMP)
 	"$(PY)" -m pytest -q tests/architecture
 
 fmt: $(STAMP) ## Mend what can be mended by machine
