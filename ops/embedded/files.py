@@ -1,6 +1,7 @@
 """Folders and small files with the owner and the mode that they need, written in one step."""
 
 import os
+import uuid
 from pathlib import Path
 
 from ops.embedded.account import Account
@@ -30,8 +31,8 @@ def write_file(path: Path, text: str, *, mode: int = 0o600, account: Account | N
     Raises:
         OSError: when it can't be written; the old file is then untouched.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.unlink(missing_ok=True)
+    # A name of its own: two threads may write the same file, the last one stands.
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
         with os.fdopen(descriptor, "w") as file:

@@ -74,7 +74,9 @@ class Home:
             StateFolderError: when it can't be created or reached.
             ServiceUserError: as root, when no unprivileged user can be had.
         """
-        return make_place(self.path, self._servers_root)
+        # Locked, so that nobody uses a folder that another start is still preparing.
+        with self.starting("place"):
+            return make_place(self.path, self._servers_root)
 
     def known_place(self) -> Place | None:
         """Where the servers' data lies, None when there is none yet. Creates nothing."""
