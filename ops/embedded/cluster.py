@@ -3,6 +3,7 @@
 import hashlib
 import re
 import shutil
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from ops.embedded.ports import LOOPBACK
 ROLE = "gapless"
 """The superuser; our processes take lesser roles."""
 DATABASE = "gapless"
+_NEW = "postgres.new-"
 _NEEDED_BYTES = 200 << 20
 _INIT_S = 120.0
 _RECOVERY_S = 600.0
@@ -75,11 +77,12 @@ class Cluster:
             return
         self._check_room()
         account = self.place.account
-        new = self.place.folder / "postgres.new"
-        password_file = self.place.folder / "postgres.pw"
+        # A name of its own: the initdb of a killed start may still be writing under another.
+        new = self.place.folder / f"{_NEW}{uuid.uuid4().hex[:8]}"
+        password_file = new.with_suffix(".pw")
         try:
-            if new.exists():
-                shutil.rmtree(new)
+            for left in self.place.folder.glob(f"{_NEW}*"):
+                _discard(left)
             make_folder(new, account=account)
             write_file(password_file, password + "\n", account=account)
             arguments = ["-D", new, "-U", ROLE, f"--pwfile={password_file}", "-A", "scram-sha-256"]
@@ -149,6 +152,14 @@ class Cluster:
                 f"{room >> 20} MB are free on the disk of {self.place.folder}, a new database "
                 f"needs {_NEEDED_BYTES >> 20} MB; free some space or choose another state folder"
             )
+
+
+def _discard(path: Path) -> None:
+    """Delete what a killed start left; should its initdb still write, the next start deletes."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def start_error(what: str, said: str, folder: Path) -> ServerError:

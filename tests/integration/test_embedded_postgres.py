@@ -293,7 +293,7 @@ def test_a_fixed_port_is_used(home):
 
 def test_a_creation_that_was_cut_short_is_begun_again(make_home):
     home = make_home()
-    half = home.place().folder / "postgres.new"
+    half = home.place().folder / "postgres.new-1"
     half.mkdir()
     (half / "PG_VERSION").write_text("18\n")
 
