@@ -147,7 +147,10 @@ class ReplayClock:
     @property
     def speed(self) -> float:
         now = time.time()
-        return next((s.speed for s in reversed(self._segments) if s.real_start <= now), self._segments[0].speed)
+        return next(
+            (s.speed for s in reversed(self._segments) if s.real_start <= now),
+            self._segments[0].speed,
+        )
 
 
 def real_timestamp() -> float:

@@ -24,27 +24,44 @@ PROVIDER_SELECTED = Metric(
     "provider_selected_total", "counter", ("capability", "provider"), "Calls routed to a source."
 )
 PROVIDER_ERRORS = Metric(
-    "provider_errors_total", "counter", ("provider", "endpoint", "code"), "Failed calls by error code."
+    "provider_errors_total",
+    "counter",
+    ("provider", "endpoint", "code"),
+    "Failed calls by error code.",
 )
 PROVIDER_LATENCY = Metric(
     "provider_latency_ms", "histogram", ("provider", "endpoint"), "Answer time of a call, ms.", _MS
 )
 CIRCUIT_STATE = Metric(
-    "circuit_state", "gauge", ("provider",), "0 open, 0.5 half-open, 1 closed; the worst capability."
+    "circuit_state",
+    "gauge",
+    ("provider",),
+    "0 open, 0.5 half-open, 1 closed; the worst capability.",
 )
 PROVIDER_HEALTH = Metric(
-    "provider_health_score", "gauge", ("provider", "capability"), "Health in [0, 1]; routed above 0.55."
+    "provider_health_score",
+    "gauge",
+    ("provider", "capability"),
+    "Health in [0, 1]; routed above 0.55.",
 )
 JOBS_PROCESSED = Metric(
     "jobs_processed_total", "counter", ("type", "provider"), "Batches finished, by kind and source."
 )
 JOBS_STALE = Metric(
-    "jobs_stale_total", "counter", ("type", "tier"), "Jobs dropped because their deadline had passed."
+    "jobs_stale_total",
+    "counter",
+    ("type", "tier"),
+    "Jobs dropped because their deadline had passed.",
 )
 SLOTS_MISSED = Metric(
-    "slots_missed_total", "counter", ("type", "tier"), "Cadence slots that nobody pushed or answered in time."
+    "slots_missed_total",
+    "counter",
+    ("type", "tier"),
+    "Cadence slots that nobody pushed or answered in time.",
 )
-GAPS_FOUND = Metric("gaps_found_total", "counter", ("interval",), "Missing bars found by the gap pass.")
+GAPS_FOUND = Metric(
+    "gaps_found_total", "counter", ("interval",), "Missing bars found by the gap pass."
+)
 GAP_SECONDS = Metric(
     "gap_seconds",
     "histogram",
@@ -56,18 +73,28 @@ BACKFILL_ENQUEUED = Metric(
     "backfill_jobs_enqueued_total", "counter", ("tier",), "Backfill rows created."
 )
 BACKFILL_COMPLETED = Metric(
-    "backfill_jobs_completed_total", "counter", ("tier", "status"), "Backfill rows that ended, by state."
+    "backfill_jobs_completed_total",
+    "counter",
+    ("tier", "status"),
+    "Backfill rows that ended, by state.",
 )
 BACKFILL_DEPTH = Metric("backfill_queue_depth", "gauge", (), "Backfill rows waiting or running.")
 BACKFILL_OLDEST = Metric(
     "backfill_oldest_age_seconds", "gauge", (), "Age of the oldest waiting backfill row, market s."
 )
-WRITE_BATCH = Metric("write_batch_ms", "histogram", (), "One write transaction, lock to commit, ms.", _MS)
+WRITE_BATCH = Metric(
+    "write_batch_ms", "histogram", (), "One write transaction, lock to commit, ms.", _MS
+)
 INGESTION_LAG = Metric(
-    "ingestion_lag_seconds", "gauge", ("interval",), "Market now minus the median cursor, in session, s."
+    "ingestion_lag_seconds",
+    "gauge",
+    ("interval",),
+    "Market now minus the median cursor, in session, s.",
 )
 QUEUE_DEPTH = Metric("queue_depth", "gauge", ("queue",), "Jobs waiting in an RQ queue.")
-DEAD_ELEMENTS = Metric("rlc_dead_total", "counter", (), "Coordinator elements put on the dead list.")
+DEAD_ELEMENTS = Metric(
+    "rlc_dead_total", "counter", (), "Coordinator elements put on the dead list."
+)
 
 CATALOGUE: tuple[Metric, ...] = tuple(
     value for value in list(globals().values()) if isinstance(value, Metric)

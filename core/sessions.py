@@ -35,7 +35,12 @@ class Calendar:
     """Sessions of one exchange, sorted, with the dates between which they are known."""
 
     def __init__(
-        self, name: str, version: int, known_from: date, known_until: date, sessions: Sequence[Session]
+        self,
+        name: str,
+        version: int,
+        known_from: date,
+        known_until: date,
+        sessions: Sequence[Session],
     ) -> None:
         self.name = name
         self.version = version

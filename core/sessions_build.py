@@ -32,7 +32,8 @@ def build(name: str, start: date, end: date) -> dict[str, Any]:
     Raises:
         UsageError: the library knows no such calendar.
     """
-    import pandas_market_calendars as mcal  # noqa: PLC0415 - pandas costs 80 MB: only this process pays
+    # Pandas costs 80 MB: only this process pays.
+    import pandas_market_calendars as mcal  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]
 
     code = ALIASES.get(name, name)
     if code == "24/7":

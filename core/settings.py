@@ -242,7 +242,7 @@ def _explain(error: ValidationError) -> str:
     lines: list[str] = []
     for item in error.errors(include_url=False, include_input=False):
         name = "__".join(str(part).upper() for part in item["loc"])
-        for message in str(item["msg"]).removeprefix("Value error, ").splitlines():
-            lines.append(f"  - {name}: {message}" if name else f"  - {message}")
+        messages = str(item["msg"]).removeprefix("Value error, ").splitlines()
+        lines += [f"  - {name}: {message}" if name else f"  - {message}" for message in messages]
     count = len(lines)
     return f"{count} setting{'s are' if count != 1 else ' is'} invalid:\n" + "\n".join(lines)

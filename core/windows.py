@@ -14,7 +14,9 @@ class Window:
 
     def __post_init__(self) -> None:
         if self.start.tzinfo is None or self.end.tzinfo is None:
-            raise ValueError(f"window {self.start} - {self.end} has no time zone; expected aware UTC")
+            raise ValueError(
+                f"window {self.start} - {self.end} has no time zone; expected aware UTC"
+            )
         if self.end <= self.start:
             raise ValueError(
                 f"window ends at {self.end.isoformat()}, not after its start {self.start.isoformat()}"

@@ -40,7 +40,9 @@ def parser(groups: Sequence[str] = GROUPS) -> argparse.ArgumentParser:
         description="gapless: market data collection that is gap-safe and point-in-time-safe.",
         epilog="Start with `ops demo` (a simulated day, nothing needed) or `ops up`.",
     )
-    root.add_argument("--log-level", default="WARNING", help="DEBUG, INFO, WARNING (default) or ERROR")
+    root.add_argument(
+        "--log-level", default="WARNING", help="DEBUG, INFO, WARNING (default) or ERROR"
+    )
     commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for group in groups:
         importlib.import_module(f"ops.commands.{group}").register(commands)

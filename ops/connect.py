@@ -90,7 +90,9 @@ def redis_client(url: str) -> Redis:
     Raises:
         QueueError: when nobody answers there.
     """
-    client = Redis.from_url(url, socket_timeout=2, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0))
+    client = Redis.from_url(
+        url, socket_timeout=2, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0)
+    )
     try:
         client.ping()
     except Exception as error:  # noqa: BLE001 - every way to fail has one meaning here

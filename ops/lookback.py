@@ -2,10 +2,11 @@
 
 from datetime import datetime
 
+from workers.wiring import build_sources
+
 from core.clock import Clock
 from core.settings import Settings
 from core.words import Capability
-from workers.wiring import build_sources
 
 
 def oldest_answerable(config: Settings, clock: Clock, capability: Capability) -> datetime | None:
@@ -17,7 +18,9 @@ def oldest_answerable(config: Settings, clock: Clock, capability: Capability) ->
     looks = [
         source.provider.specs()[capability].lookback
         for source in build_sources(config, clock)
-        if source.name in named and source.provider is not None and capability in source.provider.specs()
+        if source.name in named
+        and source.provider is not None
+        and capability in source.provider.specs()
     ]
     if not looks or None in looks:
         return None

@@ -13,7 +13,9 @@ def text(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, datetime):
-        return f"{value:%Y-%m-%dT%H:%M:%S}{f'.{value.microsecond:06d}' if value.microsecond else ''}Z"
+        return (
+            f"{value:%Y-%m-%dT%H:%M:%S}{f'.{value.microsecond:06d}' if value.microsecond else ''}Z"
+        )
     if isinstance(value, float):
         return f"{value:.10g}"
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -23,7 +25,9 @@ def text(value: object) -> str:
 
 def table(rows: Iterable[Mapping[str, object]], columns: Sequence[str]) -> None:
     """Aligned columns with a header; numbers to the right."""
-    body = [list(rows_values) for rows_values in ([row.get(name) for name in columns] for row in rows)]
+    body = [
+        list(rows_values) for rows_values in ([row.get(name) for name in columns] for row in rows)
+    ]
     cells = [[text(value) for value in row] for row in body]
     widths = [
         max([len(name), *(len(row[index]) for row in cells)]) for index, name in enumerate(columns)

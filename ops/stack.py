@@ -109,7 +109,9 @@ class Stack:
         while not answer.exists():
             self.supervisor.poll()
             if "sim" not in self.supervisor.alive() or self.clock.monotonic() > deadline:
-                raise StackError(f"the simulator did not start; the end of its log:\n{self._tail('sim')}")
+                raise StackError(
+                    f"the simulator did not start; the end of its log:\n{self._tail('sim')}"
+                )
             self.clock.sleep(0.02)
         return json.loads(answer.read_text())
 
@@ -124,11 +126,13 @@ class Stack:
         )
         self._closing.callback(_end, self._calendars)
 
-    def start_servers(self, *, database_url: str | None, redis_url: str | None, durable: bool) -> None:
+    def start_servers(
+        self, *, database_url: str | None, redis_url: str | None, durable: bool
+    ) -> None:
         """Start the embedded servers that the user did not bring."""
         with ThreadPoolExecutor(2) as pool:
-            postgres = pool.submit(self._postgres, database_url, durable)
-            valkey = pool.submit(self._valkey, redis_url, durable)
+            postgres = pool.submit(self._postgres, database_url, durable=durable)
+            valkey = pool.submit(self._valkey, redis_url, durable=durable)
             self.env["DATABASE_URL"], self.env["REDIS_URL"] = postgres.result(), valkey.result()
 
     @property
@@ -160,7 +164,11 @@ class Stack:
 
     def publish(self, sim_admin: str | None) -> None:
         """Let the commands typed in this folder find the stack."""
-        shared = {key: value for key, value in self.env.items() if not key.endswith("_URL") or "BASE" in key}
+        shared = {
+            key: value
+            for key, value in self.env.items()
+            if not key.endswith("_URL") or "BASE" in key
+        }
         info = StackInfo(self.kind, self.database_url, self.redis_url, sim_admin, shared)
         write_stack(self.home.path, info)
 
@@ -201,7 +209,7 @@ class Stack:
         """Stop processes, simulator and servers, in that order, within seconds."""
         self._closing.close()
 
-    def _postgres(self, url: str | None, durable: bool) -> str:
+    def _postgres(self, url: str | None, *, durable: bool) -> str:
         if url:
             return url
         server = PostgresServer.start(self.home, durable=durable)
@@ -210,7 +218,7 @@ class Stack:
         self._closing.callback(self.supervisor.stop)
         return server.url
 
-    def _valkey(self, url: str | None, durable: bool) -> str:
+    def _valkey(self, url: str | None, *, durable: bool) -> str:
         if url:
             return url
         server = ValkeyServer.start(self.home, durable=durable)
@@ -220,7 +228,11 @@ class Stack:
 
     def _tail(self, name: str) -> str:
         path = self.home.log_path(name)
-        return "\n".join(path.read_text(errors="replace").splitlines()[-15:]) if path.exists() else "(none)"
+        return (
+            "\n".join(path.read_text(errors="replace").splitlines()[-15:])
+            if path.exists()
+            else "(none)"
+        )
 
     def _port_file(self, name: str) -> Path:
         return self.home.path / "run" / f"{name}.port"

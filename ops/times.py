@@ -42,8 +42,8 @@ def window(start: str, end: str, calendar: Calendar) -> Window:
     Raises:
         UsageError: a bad word, a closed day, or an end that is not after the start.
     """
-    first = _edge(start, "--start", calendar, lambda label: calendar.session(label).open)
-    last = _edge(end, "--end", calendar, lambda label: calendar.session(label).close)
+    first = _edge(start, "--start", lambda label: calendar.session(label).open)
+    last = _edge(end, "--end", lambda label: calendar.session(label).close)
     if last <= first:
         raise UsageError(
             f"the window ends at {last:%Y-%m-%dT%H:%M:%SZ}, not after its start {first:%Y-%m-%dT%H:%M:%SZ}; "
@@ -52,6 +52,6 @@ def window(start: str, end: str, calendar: Calendar) -> Window:
     return Window(first, last)
 
 
-def _edge(text: str, what: str, calendar: Calendar, of: Callable[[date], datetime]) -> datetime:
+def _edge(text: str, what: str, of: Callable[[date], datetime]) -> datetime:
     label = session_date(text)
     return instant(text, what) if label is None else of(label)

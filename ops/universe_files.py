@@ -38,7 +38,9 @@ def read(path: Path, *, default_tier: Tier, default_exchange: str = "NYSE") -> l
     except OSError as error:
         raise UsageError(f"universe file {path} can't be read: {error.strerror}") from None
     if not lines:
-        raise UsageError(f"universe file {path} is empty; expected a header such as symbol,tier,exchange")
+        raise UsageError(
+            f"universe file {path} is empty; expected a header such as symbol,tier,exchange"
+        )
     rows = _nasdaq(lines) if "|" in lines[0] else _ours(path, lines, default_tier, default_exchange)
     listed: list[Listed] = []
     problems: list[str] = []
@@ -48,17 +50,25 @@ def read(path: Path, *, default_tier: Tier, default_exchange: str = "NYSE") -> l
         except UsageError as error:
             problems.append(f"line {number}: {error}")
     counts = Counter(item.symbol for item in listed)
-    problems += [f"symbol {name} stands {count} times; keep one" for name, count in counts.items() if count > 1]
+    problems += [
+        f"symbol {name} stands {count} times; keep one"
+        for name, count in counts.items()
+        if count > 1
+    ]
     if problems:
         shown = "\n".join(f"  - {problem}" for problem in problems[:20])
         more = f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise UsageError(f"universe file {path} has {len(problems)} problem(s), nothing was loaded:\n{shown}{more}")
+        raise UsageError(
+            f"universe file {path} has {len(problems)} problem(s), nothing was loaded:\n{shown}{more}"
+        )
     return listed
 
 
 def _checked(symbol: str, tier: str, exchange: str) -> Listed:
     if not symbol or len(symbol) > 32 or any(c.isspace() or c in ",;'\"" for c in symbol):
-        raise UsageError(f"symbol {symbol!r} is no symbol; expected letters, digits, . - ^ = such as BRK-B")
+        raise UsageError(
+            f"symbol {symbol!r} is no symbol; expected letters, digits, . - ^ = such as BRK-B"
+        )
     if tier not in Tier.__members__:
         raise UsageError(f"tier {tier!r} of {symbol} is unknown; expected T0, T1 or T2")
     return Listed(symbol, Tier(tier), exchange, calendar_of(exchange))

@@ -66,7 +66,9 @@ def _start(config: Settings, stack: Stack, universe_file: Path | None, *, sim: b
     rows = _rows(universe_file, endpoints)
     names = sorted({row[2] for row in rows}) or ["NYSE"]
     today = stack.clock.now().date()
-    stack.begin_calendars(names, today - timedelta(days=40), today + timedelta(days=365 * _CALENDAR_YEARS))
+    stack.begin_calendars(
+        names, today - timedelta(days=40), today + timedelta(days=365 * _CALENDAR_YEARS)
+    )
     _say("starting PostgreSQL, Valkey and the workers on this machine ...")
     stack.start_servers(
         database_url=config.database_url if "database_url" in own and not sim else None,
@@ -86,18 +88,26 @@ def _start(config: Settings, stack: Stack, universe_file: Path | None, *, sim: b
         empty = not universe.members(conn)
     if universe_file is not None or empty:
         report = universe.load(db, rows, origin=universe_file.name if universe_file else "sample")
-        _say(f"universe: {report.active} symbols" + ("" if universe_file else " (a sample; `ops universe load` takes yours)"))
+        _say(
+            f"universe: {report.active} symbols"
+            + ("" if universe_file else " (a sample; `ops universe load` takes yours)")
+        )
     stack.publish(endpoints["admin"] if endpoints else None)
     stack.start_processes([SCHEDULER, *WORKERS, *([INTAKE] if config.use_rlc else [])])
     return db
 
 
-def _rows(universe_file: Path | None, endpoints: Mapping[str, Any] | None) -> list[tuple[str, Tier, str, str]]:
+def _rows(
+    universe_file: Path | None, endpoints: Mapping[str, Any] | None
+) -> list[tuple[str, Tier, str, str]]:
     if universe_file is None and endpoints is not None:
         from ops.demo.watch import SimAdmin  # noqa: PLC0415 - only a simulated market has it
 
         simulated = SimAdmin(endpoints["admin"]).get("/admin/universe")
-        return [(r["symbol"], Tier(r["tier"]), calendar_of(r["exchange"]), r["exchange"]) for r in simulated]
+        return [
+            (r["symbol"], Tier(r["tier"]), calendar_of(r["exchange"]), r["exchange"])
+            for r in simulated
+        ]
     if universe_file is not None:
         listed = read(universe_file, default_tier=Tier.T2)
     else:

@@ -6,13 +6,14 @@ from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
+from db.backfill import NewJob
+
 from core.errors import UsageError
 from core.sessions import Calendar
 from core.settings import Settings
-from core.words import Capability, Interval, Tier
 from core.windows import Window
+from core.words import Capability, Interval, Tier
 from db import backfill, calendars, universe
-from db.backfill import NewJob
 from db.pool import Database
 from ops import output
 from ops.connect import database, settings
@@ -31,19 +32,31 @@ def register(commands: Commands) -> None:
         epilog="Example: ops enqueue-backfill AAPL MSFT --interval 1m --start 2026-11-18 --end 2026-11-19 --wait",
     )
     command.add_argument("symbols", nargs="*", metavar="SYMBOL")
-    command.add_argument("--tier", type=tier, help="every symbol of the tier; with symbols: their queue")
+    command.add_argument(
+        "--tier", type=tier, help="every symbol of the tier; with symbols: their queue"
+    )
     command.add_argument("--file", type=Path, help="symbols, one a line")
     command.add_argument("--interval", type=Interval, choices=list(_CAPABILITY), required=True)
-    command.add_argument("--start", required=True, help="instant with Z or offset, or a session date")
-    command.add_argument("--end", required=True, help="open end: instant, or a session date (its close)")
+    command.add_argument(
+        "--start", required=True, help="instant with Z or offset, or a session date"
+    )
+    command.add_argument(
+        "--end", required=True, help="open end: instant, or a session date (its close)"
+    )
     command.add_argument("--provider", help="only this source (needs ALLOW_SOURCE_OVERRIDE=true)")
-    command.add_argument("--dry-run", action="store_true", help="say what would be asked, change nothing")
+    command.add_argument(
+        "--dry-run", action="store_true", help="say what would be asked, change nothing"
+    )
     command.add_argument("--wait", action="store_true", help="stay until every row has ended")
     command.set_defaults(run=run_enqueue)
 
-    group = commands.add_parser("backfill", help="list, retry, cancel, pause or resume backfill rows")
+    group = commands.add_parser(
+        "backfill", help="list, retry, cancel, pause or resume backfill rows"
+    )
     verbs = group.add_subparsers(dest="verb", metavar="VERB", required=True)
-    listing = verbs.add_parser("list", help="newest rows", epilog="Example: ops backfill list --state failed")
+    listing = verbs.add_parser(
+        "list", help="newest rows", epilog="Example: ops backfill list --state failed"
+    )
     listing.add_argument("--state", choices=_STATES)
     listing.add_argument("--limit", type=int, default=50)
     listing.add_argument("--json", action="store_true")
@@ -54,7 +67,9 @@ def register(commands: Commands) -> None:
         ("pause", "hold rows back"),
         ("resume", "let paused rows go on"),
     ):
-        change = verbs.add_parser(verb, help=what, epilog=f"Example: ops backfill {verb} 12 13 (or --all)")
+        change = verbs.add_parser(
+            verb, help=what, epilog=f"Example: ops backfill {verb} 12 13 (or --all)"
+        )
         change.add_argument("ids", nargs="*", type=int, metavar="ID")
         change.add_argument("--all", action="store_true", help="every row that the verb fits")
         change.set_defaults(run=run_change)
@@ -75,7 +90,9 @@ def run_enqueue(options: argparse.Namespace) -> int:
     """Enqueue rows; asking for the same window twice makes no second row."""
     config = settings()
     if options.provider and not config.allow_source_override:
-        raise UsageError("--provider needs ALLOW_SOURCE_OVERRIDE=true in the settings of the workers")
+        raise UsageError(
+            "--provider needs ALLOW_SOURCE_OVERRIDE=true in the settings of the workers"
+        )
     with database(config) as db:
         members = _members(db, options)
         with db.transaction() as conn:
@@ -86,7 +103,14 @@ def run_enqueue(options: argparse.Namespace) -> int:
             span = window(options.start, options.end, calendar)
             _check(config, db, span, options.interval)
             jobs += [
-                NewJob(member.symbol_id, options.interval, piece, options.tier or member.tier, "operator", options.provider)
+                NewJob(
+                    member.symbol_id,
+                    options.interval,
+                    piece,
+                    options.tier or member.tier,
+                    "operator",
+                    options.provider,
+                )
                 for piece in pieces(span, options.interval, calendar, config)
             ]
         if options.dry_run:
@@ -109,7 +133,9 @@ def pieces(span: Window, interval: Interval, calendar: Calendar, config: Setting
 
 
 def _sessions(span: Window, calendar: Calendar) -> list[Window]:
-    whole = [Window(session.open, session.close).intersect(span) for session in calendar.between(span)]
+    whole = [
+        Window(session.open, session.close).intersect(span) for session in calendar.between(span)
+    ]
     return [hours for hours in whole if hours is not None]
 
 
@@ -117,9 +143,13 @@ def _members(db: Database, options: argparse.Namespace) -> list[universe.Member]
     names: list[str] = list(options.symbols)
     if options.file:
         try:
-            names += [line.strip() for line in options.file.read_text().splitlines() if line.strip()]
+            names += [
+                line.strip() for line in options.file.read_text().splitlines() if line.strip()
+            ]
         except OSError as error:
-            raise UsageError(f"symbol file {options.file} can't be read: {error.strerror}") from None
+            raise UsageError(
+                f"symbol file {options.file} can't be read: {error.strerror}"
+            ) from None
     with db.transaction() as conn:
         if not names:
             if options.tier is None:
@@ -138,7 +168,8 @@ def _check(config: Settings, db: Database, span: Window, interval: Interval) -> 
     now = db.clock.now()
     if span.end > now:
         raise UsageError(
-            f"the window ends at {span.end:%Y-%m-%dT%H:%M:%SZ}, in the future (market time is {now:%Y-%m-%dT%H:%M:%SZ}); "
+            f"the window ends at {span.end:%Y-%m-%dT%H:%M:%SZ}, in the future "
+            f"(market time is {now:%Y-%m-%dT%H:%M:%SZ}); "
             "choose an end that has passed"
         )
     oldest = oldest_answerable(config, db.clock, _CAPABILITY[interval])
@@ -156,7 +187,11 @@ def wait(db: Database, ids: list[int]) -> int:
         states = Counter(backfill.states(db, ids).values())
         ended = states["done"] + states["failed"] + states["cancelled"]
         passed = db.clock.monotonic() - began
-        eta = f"about {passed / ended * (len(ids) - ended):.0f} s left" if ended else "waiting for a worker"
+        eta = (
+            f"about {passed / ended * (len(ids) - ended):.0f} s left"
+            if ended
+            else "waiting for a worker"
+        )
         print(f"\r{ended}/{len(ids)} rows ended, {eta}   ", end="", file=sys.stderr, flush=True)
         if ended == len(ids):
             print(file=sys.stderr)
@@ -176,7 +211,18 @@ def run_list(options: argparse.Namespace) -> int:
     else:
         output.table(
             rows,
-            ["job_id", "symbol", "interval", "start_ts", "end_ts", "tier", "origin", "state", "attempts", "reason"],
+            [
+                "job_id",
+                "symbol",
+                "interval",
+                "start_ts",
+                "end_ts",
+                "tier",
+                "origin",
+                "state",
+                "attempts",
+                "reason",
+            ],
         )
     return 0
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from core.errors import UsageError
+from core.windows import Window
 from core.words import Interval
 from db import calendars, reading, universe
 from db.pool import Database
@@ -27,8 +28,12 @@ def register(commands: Commands) -> None:
     )
     command.add_argument("symbols", nargs="+", metavar="SYMBOL")
     command.add_argument("--interval", type=interval, default=Interval.M1)
-    command.add_argument("--start", required=True, help="instant with Z or offset, or a session date")
-    command.add_argument("--end", required=True, help="open end: instant, or a session date (its close)")
+    command.add_argument(
+        "--start", required=True, help="instant with Z or offset, or a session date"
+    )
+    command.add_argument(
+        "--end", required=True, help="open end: instant, or a session date (its close)"
+    )
     command.add_argument("--as-of", help="what was known at this instant (default: now)")
     command.add_argument("--provider", action="append", help="only this source; may be repeated")
     command.add_argument("--format", choices=["table", "csv", "ndjson", "parquet"], default="table")
@@ -67,11 +72,14 @@ def run(options: argparse.Namespace) -> int:
     else:
         output.table(rows, COLUMNS)
         if not rows:
-            print(f"no bars in {span}; see `ops coverage {' '.join(options.symbols)}` for why", file=sys.stderr)
+            print(
+                f"no bars in {span}; see `ops coverage {' '.join(options.symbols)}` for why",
+                file=sys.stderr,
+            )
     return 0
 
 
-def symbol_window(db: Database, symbols: list[str], start: str, end: str):
+def symbol_window(db: Database, symbols: list[str], start: str, end: str) -> Window:
     """The window that two words mean on the symbols' calendar.
 
     Raises:
@@ -87,7 +95,9 @@ def symbol_window(db: Database, symbols: list[str], start: str, end: str):
             )
         names = sorted({member.calendar for member in members.values()})
         if len(names) > 1:
-            raise UsageError(f"the symbols trade on {', '.join(names)}; ask for each calendar's symbols apart")
+            raise UsageError(
+                f"the symbols trade on {', '.join(names)}; ask for each calendar's symbols apart"
+            )
         return window(start, end, calendars.load(conn, names)[names[0]])
 
 

@@ -16,7 +16,9 @@ from ops.registering import Commands
 def register(commands: Commands) -> None:
     group = commands.add_parser("calendar", help="show or publish trading sessions")
     verbs = group.add_subparsers(dest="verb", metavar="VERB", required=True)
-    show = verbs.add_parser("show", help="sessions of a calendar", epilog="Example: ops calendar show NYSE --days 10")
+    show = verbs.add_parser(
+        "show", help="sessions of a calendar", epilog="Example: ops calendar show NYSE --days 10"
+    )
     show.add_argument("calendar")
     show.add_argument("--days", type=int, default=10)
     show.add_argument("--json", action="store_true")
@@ -40,17 +42,25 @@ def run_show(options: argparse.Namespace) -> int:
         now = db.clock.now()
     if options.calendar not in found:
         raise UsageError(
-            f"calendar {options.calendar} is not published; publish it with `ops calendar publish {options.calendar} ...`"
+            f"calendar {options.calendar} is not published; "
+            f"publish it with `ops calendar publish {options.calendar} ...`"
         )
     calendar = found[options.calendar]
     first, last = now.date() - timedelta(days=2), now.date() + timedelta(days=options.days)
     rows = [
-        {"session": session.label, "open": session.open, "close": session.close, "parts": len(session.segments)}
+        {
+            "session": session.label,
+            "open": session.open,
+            "close": session.close,
+            "parts": len(session.segments),
+        }
         for session in calendar.sessions
         if first <= session.label <= last
     ]
     if options.json:
-        output.as_json({"version": calendar.version, "known_until": calendar.known_until, "sessions": rows})
+        output.as_json(
+            {"version": calendar.version, "known_until": calendar.known_until, "sessions": rows}
+        )
         return 0
     output.table(rows, ["session", "open", "close", "parts"])
     print(f"version {calendar.version}, known until {calendar.known_until}")
@@ -59,9 +69,18 @@ def run_show(options: argparse.Namespace) -> int:
 
 def run_publish(options: argparse.Namespace) -> int:
     """Publish calendars; the same sessions again make no new version."""
-    words = [*options.calendars, "--start", options.start.isoformat(), "--end", options.end.isoformat()]
-    built = subprocess.run(  # noqa: S603 - our own module
-        [sys.executable, "-m", "core.sessions_build", *words], capture_output=True, text=True, check=False
+    words = [
+        *options.calendars,
+        "--start",
+        options.start.isoformat(),
+        "--end",
+        options.end.isoformat(),
+    ]
+    built = subprocess.run(
+        [sys.executable, "-m", "core.sessions_build", *words],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if built.returncode:
         raise UsageError(built.stderr.strip())

@@ -13,7 +13,9 @@ from ops.registering import Commands
 
 def register(commands: Commands) -> None:
     command = commands.add_parser(
-        "cursor", help="windows asked and answered, by source", epilog="Example: ops cursor AAPL 1m yfinance"
+        "cursor",
+        help="windows asked and answered, by source",
+        epilog="Example: ops cursor AAPL 1m yfinance",
     )
     command.add_argument("symbol")
     command.add_argument("interval", type=interval)
@@ -27,8 +29,12 @@ def run(options: argparse.Namespace) -> int:
     with database() as db, db.transaction() as conn:
         found = universe.resolve(conn, [options.symbol])
         if options.symbol not in found:
-            raise UsageError(f"symbol {options.symbol} is not in the universe; see `ops universe show`")
-        windows = cursors.covered(conn, [found[options.symbol].symbol_id], Interval(options.interval))
+            raise UsageError(
+                f"symbol {options.symbol} is not in the universe; see `ops universe show`"
+            )
+        windows = cursors.covered(
+            conn, [found[options.symbol].symbol_id], Interval(options.interval)
+        )
     rows = [
         {"provider": source, "start": window.start, "end": window.end}
         for (_symbol_id, source), spans in sorted(windows.items(), key=lambda entry: entry[0][1])

@@ -28,12 +28,15 @@ def run(options: argparse.Namespace) -> int:
             {
                 "queues": waiting,
                 "backfill": {
-                    str(tier): {"depth": depth, "oldest_age_s": age} for tier, (depth, age) in rows.items()
+                    str(tier): {"depth": depth, "oldest_age_s": age}
+                    for tier, (depth, age) in rows.items()
                 },
             }
         )
         return 0
-    output.table(({"queue": name, "jobs": count} for name, count in waiting.items()), ["queue", "jobs"])
+    output.table(
+        ({"queue": name, "jobs": count} for name, count in waiting.items()), ["queue", "jobs"]
+    )
     print()
     output.table(
         (

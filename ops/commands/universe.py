@@ -25,17 +25,23 @@ def register(commands: Commands) -> None:
         epilog="Example: ops universe load symbols.csv   (columns symbol,tier,exchange; or nasdaqlisted.txt)",
     )
     load.add_argument("file", type=Path)
-    load.add_argument("--tier", choices=list(Tier), default=Tier.T2, type=Tier, help="for rows without one")
+    load.add_argument(
+        "--tier", choices=list(Tier), default=Tier.T2, type=Tier, help="for rows without one"
+    )
     load.add_argument("--add", action="store_true", help="keep symbols that the file lacks active")
     load.add_argument("--dry-run", action="store_true", help="check the file and change nothing")
     load.set_defaults(run=run_load)
 
-    show = verbs.add_parser("show", help="list symbols", epilog="Example: ops universe show --tier T0")
+    show = verbs.add_parser(
+        "show", help="list symbols", epilog="Example: ops universe show --tier T0"
+    )
     show.add_argument("--tier", choices=list(Tier), type=Tier)
     show.add_argument("--json", action="store_true")
     show.set_defaults(run=run_show)
 
-    retier = verbs.add_parser("retier", help="move symbols to a tier", epilog="Example: ops universe retier T0 AAPL")
+    retier = verbs.add_parser(
+        "retier", help="move symbols to a tier", epilog="Example: ops universe retier T0 AAPL"
+    )
     retier.add_argument("tier", choices=list(Tier), type=Tier)
     retier.add_argument("symbols", nargs="+")
     retier.set_defaults(run=run_retier)
@@ -89,7 +95,8 @@ def run_show(options: argparse.Namespace) -> int:
     with database() as db, db.transaction() as conn:
         members = universe.members(conn, tier=options.tier)
     rows = [
-        {"symbol": m.symbol, "tier": str(m.tier), "calendar": m.calendar, "exchange": m.exchange} for m in members
+        {"symbol": m.symbol, "tier": str(m.tier), "calendar": m.calendar, "exchange": m.exchange}
+        for m in members
     ]
     if options.json:
         output.as_json(rows)
@@ -103,7 +110,10 @@ def run_retier(options: argparse.Namespace) -> int:
     config = settings()
     with database(config) as db:
         with db.transaction() as conn:
-            after = [options.tier if m.symbol in options.symbols else m.tier for m in universe.members(conn)]
+            after = [
+                options.tier if m.symbol in options.symbols else m.tier
+                for m in universe.members(conn)
+            ]
         check_tiers(config, after)
         report = universe.retier(db, options.symbols, options.tier)
     print(f"universe version {report.version}: {report.changed} moved to {options.tier}")

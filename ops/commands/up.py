@@ -12,9 +12,19 @@ def register(commands: Commands) -> None:
         help="run everything on this machine: servers, scheduler, workers",
         epilog="Example: ops up   or   ops up --sim   or   ops up --universe symbols.csv",
     )
-    command.add_argument("--sim", action="store_true", help="collect from a simulated market that trades round the clock")
-    command.add_argument("--universe", type=Path, help="load this file first (default: a shipped sample, when there is none)")
-    command.add_argument("--once-ready", action="store_true", help="stop again as soon as everything is up (a check)")
+    command.add_argument(
+        "--sim",
+        action="store_true",
+        help="collect from a simulated market that trades round the clock",
+    )
+    command.add_argument(
+        "--universe",
+        type=Path,
+        help="load this file first (default: a shipped sample, when there is none)",
+    )
+    command.add_argument(
+        "--once-ready", action="store_true", help="stop again as soon as everything is up (a check)"
+    )
     command.set_defaults(run=run)
 
 

@@ -5,12 +5,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from workers.elements import parse_element
+
 from core.errors import BadJobError, UsageError
 from core.settings import load
 from core.words import Capability, Tier
 from ops.registering import Commands
 from ops.universe_files import read
-from workers.elements import parse_element
 
 
 def register(commands: Commands) -> None:
@@ -19,17 +20,25 @@ def register(commands: Commands) -> None:
         help="check settings and files, change nothing",
         epilog="Example: ops validate --settings .env --universe symbols.csv --elements jobs.ndjson",
     )
-    command.add_argument("--settings", type=Path, help="a file like .env (default: .env and the environment)")
+    command.add_argument(
+        "--settings", type=Path, help="a file like .env (default: .env and the environment)"
+    )
     command.add_argument("--universe", type=Path)
-    command.add_argument("--elements", type=Path, help="coordinator elements, one JSON object a line")
+    command.add_argument(
+        "--elements", type=Path, help="coordinator elements, one JSON object a line"
+    )
     command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Check everything that was named; 1 when anything is wrong."""
-    checks: list[tuple[str, Callable[[], str]]] = [("settings", lambda: _settings(options.settings))]
+    checks: list[tuple[str, Callable[[], str]]] = [
+        ("settings", lambda: _settings(options.settings))
+    ]
     if options.universe:
-        checks.append(("universe", lambda: f"{len(read(options.universe, default_tier=Tier.T2))} symbols"))
+        checks.append(
+            ("universe", lambda: f"{len(read(options.universe, default_tier=Tier.T2))} symbols")
+        )
     if options.elements:
         checks.append(("elements", lambda: _elements(options.elements)))
     failed = 0
@@ -64,5 +73,7 @@ def _elements(path: Path) -> str:
         except (BadJobError, json.JSONDecodeError) as error:
             problems.append(f"line {number}: {error}")
     if problems:
-        raise UsageError(f"{len(problems)} of {len(lines)} elements are bad:\n  " + "\n  ".join(problems[:20]))
+        raise UsageError(
+            f"{len(problems)} of {len(lines)} elements are bad:\n  " + "\n  ".join(problems[:20])
+        )
     return f"{len(lines)} elements"

@@ -25,8 +25,12 @@ def register(commands: Commands) -> None:
         help="compare what is stored with the truth, or check the invariants where there is no simulator",
         epilog="Example: ops verify   (in a folder where `ops demo --keep` or `ops up --sim` runs)",
     )
-    command.add_argument("--from", dest="start", help="first bar to judge, instant (default: the session's open)")
-    command.add_argument("--to", dest="end", help="open end, instant (default: the session's close)")
+    command.add_argument(
+        "--from", dest="start", help="first bar to judge, instant (default: the session's open)"
+    )
+    command.add_argument(
+        "--to", dest="end", help="open end, instant (default: the session's close)"
+    )
     command.add_argument("--json", action="store_true")
     command.set_defaults(run=run)
 
@@ -49,9 +53,13 @@ def run(options: argparse.Namespace) -> int:
         output.as_json(result)
     elif result.get("simulator") is False:
         print("no simulator here: only the invariants were checked")
-        print(json.dumps({key: value for key, value in result.items() if key != "examples"}, indent=2))
+        print(
+            json.dumps({key: value for key, value in result.items() if key != "examples"}, indent=2)
+        )
     else:
-        output.table(({"count": name, "value": result[name]} for name in _COUNTS), ["count", "value"])
+        output.table(
+            ({"count": name, "value": result[name]} for name in _COUNTS), ["count", "value"]
+        )
     if not options.json:
         for example in result["examples"]:
             print(f"  {example}")

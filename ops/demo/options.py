@@ -36,17 +36,36 @@ class DemoOptions:
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the options; times are UTC."""
-    command.add_argument("--symbols", type=int, default=300, help="how many (default 300: 10 %% T0, 23 %% T1, rest T2)")
-    command.add_argument("--session", type=_date, default=None, help=f"date to replay (default {DEFAULT_SESSION})")
-    command.add_argument("--from", dest="start", type=_time, help="HH:MM UTC, instead of 5 min before the open")
+    command.add_argument(
+        "--symbols",
+        type=int,
+        default=300,
+        help="how many (default 300: 10 %% T0, 23 %% T1, rest T2)",
+    )
+    command.add_argument(
+        "--session", type=_date, default=None, help=f"date to replay (default {DEFAULT_SESSION})"
+    )
+    command.add_argument(
+        "--from", dest="start", type=_time, help="HH:MM UTC, instead of 5 min before the open"
+    )
     command.add_argument("--to", dest="end", type=_time, help="HH:MM UTC, instead of the close")
-    command.add_argument("--speed", type=_speed, default=None, metavar="X|auto", help="market seconds a second")
+    command.add_argument(
+        "--speed", type=_speed, default=None, metavar="X|auto", help="market seconds a second"
+    )
     command.add_argument("--seed", type=int, default=1, help="of the simulated market")
-    command.add_argument("--faults", type=Path, help="JSON list of faults; `none` switches them off")
-    command.add_argument("--bars", type=Path, help="folder <SYMBOL>/<date>.csv to use as the market")
-    command.add_argument("--calendar", help="calendar of the bars (default: inferred from their hours)")
+    command.add_argument(
+        "--faults", type=Path, help="JSON list of faults; `none` switches them off"
+    )
+    command.add_argument(
+        "--bars", type=Path, help="folder <SYMBOL>/<date>.csv to use as the market"
+    )
+    command.add_argument(
+        "--calendar", help="calendar of the bars (default: inferred from their hours)"
+    )
     command.add_argument("--json", dest="report", type=Path, help="write the report to this file")
-    command.add_argument("--keep", action="store_true", help="leave the servers running to look around")
+    command.add_argument(
+        "--keep", action="store_true", help="leave the servers running to look around"
+    )
 
 
 def from_arguments(parsed: argparse.Namespace) -> DemoOptions:
@@ -62,7 +81,9 @@ def from_arguments(parsed: argparse.Namespace) -> DemoOptions:
     if parsed.bars is not None and parsed.session is None:
         raise UsageError("--bars needs --session YYYY-MM-DD, the date of the files to replay")
     if parsed.start and parsed.end and parsed.end <= parsed.start:
-        raise UsageError(f"--to {parsed.end:%H:%M} is not after --from {parsed.start:%H:%M}; both are UTC")
+        raise UsageError(
+            f"--to {parsed.end:%H:%M} is not after --from {parsed.start:%H:%M}; both are UTC"
+        )
     return DemoOptions(
         symbols=parsed.symbols,
         session=parsed.session or DEFAULT_SESSION,
@@ -86,9 +107,13 @@ def _faults(path: Path | None) -> list[dict[str, Any]] | None:
     try:
         faults = json.loads(path.read_text())
     except (OSError, json.JSONDecodeError) as error:
-        raise UsageError(f"--faults {path} can't be read: {error}; expected a JSON list of faults") from None
+        raise UsageError(
+            f"--faults {path} can't be read: {error}; expected a JSON list of faults"
+        ) from None
     if not isinstance(faults, list):
-        raise UsageError(f"--faults {path} holds {type(faults).__name__}; expected a JSON list of faults")
+        raise UsageError(
+            f"--faults {path} holds {type(faults).__name__}; expected a JSON list of faults"
+        )
     return faults  # pyright: ignore[reportUnknownVariableType] - the simulator checks each one
 
 
@@ -114,5 +139,7 @@ def _speed(text: str) -> float | None:
     except ValueError:
         speed = 0.0
     if speed <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no speed; expected a number above 0, or auto")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no speed; expected a number above 0, or auto"
+        )
     return speed

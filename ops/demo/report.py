@@ -5,11 +5,20 @@ from typing import Any
 
 from ops.demo.options import DemoOptions
 
-MUST_BE_ZERO = ("missing", "wrong", "duplicate", "lookahead", "false_confirmed_empty", "limit_violations")
+MUST_BE_ZERO = (
+    "missing",
+    "wrong",
+    "duplicate",
+    "lookahead",
+    "false_confirmed_empty",
+    "limit_violations",
+)
 MIN_SPEED = 130.0
 
 
-def show(result: dict[str, Any], options: DemoOptions, killed: Sequence[str], slowed: Sequence[float]) -> int:
+def show(
+    result: dict[str, Any], options: DemoOptions, killed: Sequence[str], slowed: Sequence[float]
+) -> int:
     """Print the page; 0 when everything that must be zero is zero."""
     bad = [name for name in MUST_BE_ZERO if result[name] != 0]
     line = "-" * 72
@@ -18,13 +27,19 @@ def show(result: dict[str, Any], options: DemoOptions, killed: Sequence[str], sl
         f"  {result['expected']:,} expected bars: {result['present']:,} stored, "
         f"{result['confirmed_empty']:,} confirmed empty, {result['missing']:,} missing"
     )
-    print(f"  {result['requests']:,} requests to providers, {result['limit_violations']} over a limit")
+    print(
+        f"  {result['requests']:,} requests to providers, {result['limit_violations']} over a limit"
+    )
     print(
         f"  {result['gaps_found']:,} gap minutes found, {result['gaps_filled']:,} explained; "
         f"{result['revised']:,} bars stored as revised"
     )
-    print(f"  {result['stale_revision']:,} bars were restated after our last ask (reported, not counted as wrong)")
-    print(f"  {result['as_of_reads']:,} as-of reads repeated at the end, {result['lookahead']} saw the future or changed")
+    print(
+        f"  {result['stale_revision']:,} bars were restated after our last ask (reported, not counted as wrong)"
+    )
+    print(
+        f"  {result['as_of_reads']:,} as-of reads repeated at the end, {result['lookahead']} saw the future or changed"
+    )
     for name in killed:
         print(f"  {name} was killed with SIGKILL in mid-session")
     if result.get("failover_seconds") is not None:
@@ -43,9 +58,13 @@ def show(result: dict[str, Any], options: DemoOptions, killed: Sequence[str], sl
     if bad:
         print(f"The demo found trouble: {', '.join(bad)}. The logs are in .gapless/demo/logs.")
         return 1
-    print("Every expected minute is explained, and every read as of an instant is what was known then.")
+    print(
+        "Every expected minute is explained, and every read as of an instant is what was known then."
+    )
     print("Try next:")
-    print('  make demo ARGS="--keep"            then in another shell: ops bars, ops coverage, ops providers')
+    print(
+        '  make demo ARGS="--keep"            then in another shell: ops bars, ops coverage, ops providers'
+    )
     print('  make demo ARGS="--seed 7 --symbols 600 --speed auto"')
     print("  .venv/bin/ops up                    collect a sample universe from Yahoo")
     return 0

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -97,17 +97,31 @@ def _prepare(options: DemoOptions, stack: Stack, began: float) -> _Run:
     first = Segment(real_timestamp(), times.start.timestamp() - 20, 1.0)
     market = stack.prepare((f"demo-{options.session}-{options.seed}", [first]))
     sim.post("/admin/clock", {"segments": [_row(first)]})
-    faults = scenario.default_faults(times.open) if options.faults is None and not options.bars else options.faults
+    faults = (
+        scenario.default_faults(times.open)
+        if options.faults is None and not options.bars
+        else options.faults
+    )
     if faults:
         sim.post("/admin/faults", {"add": faults})
     stack.env |= scenario.environment(options, endpoints, config_limits(config))
     db = Database(stack.database_url, market, max_size=3, role=None, application="gapless-demo")
     tier = Tier.T0 if options.bars else None
-    rows = [(r["symbol"], tier or Tier(r["tier"]), calendar_of(r["exchange"]), r["exchange"]) for r in listed]
+    rows = [
+        (r["symbol"], tier or Tier(r["tier"]), calendar_of(r["exchange"]), r["exchange"])
+        for r in listed
+    ]
     universe.load(db, rows, origin="demo")
     stack.publish(endpoints["admin"])
     stack.start_processes([SCHEDULER, *WORKERS])
-    words = [sys.executable, "-m", "sim.check", "probe", "--stack", str(stack.home.path / "stack.json")]
+    words = [
+        sys.executable,
+        "-m",
+        "sim.check",
+        "probe",
+        "--stack",
+        str(stack.home.path / "stack.json"),
+    ]
     words += ["--out", str(probes), "--until", times.end.isoformat()]
     stack.supervisor.add(Process(_PROBER, words, stop_rank=0, restart=False))
     stack.supervisor.start()
@@ -150,7 +164,9 @@ def _replay(run: _Run, stop: StopSignals) -> bool:
             now = clock.monotonic()
             for event in run.stack.supervisor.poll():
                 if event.name == "sim" and event.kind == "ended":
-                    raise StackError(f"the simulator ended ({event.detail}); see {run.stack.home.log_path('sim')}")
+                    raise StackError(
+                        f"the simulator ended ({event.detail}); see {run.stack.home.log_path('sim')}"
+                    )
                 if event.name != _PROBER:
                     screen.event(market.now(), f"{event.name} {event.kind} ({event.detail})")
             _maybe_kill(run, market, screen)
@@ -160,9 +176,13 @@ def _replay(run: _Run, stop: StopSignals) -> bool:
                 screen.show(market.now(), run.pace.speed, seen)
                 faults = _tell_faults(faults, seen, market, screen)
                 if market.now() < run.times.end:
-                    changed = run.pace.judge(waiting_jobs=seen.waiting_jobs, sim_lag_s=seen.sim_lag_s)
+                    changed = run.pace.judge(
+                        waiting_jobs=seen.waiting_jobs, sim_lag_s=seen.sim_lag_s
+                    )
                     if changed:
-                        screen.event(market.now(), f"auto speed: {changed:.0f}x, the pace this machine keeps")
+                        screen.event(
+                            market.now(), f"auto speed: {changed:.0f}x, the pace this machine keeps"
+                        )
                 else:
                     drain_until = drain_until or now + _DRAIN_S
                     idle = seen.backfill_open == 0 and seen.waiting_jobs == 0
@@ -174,7 +194,9 @@ def _replay(run: _Run, stop: StopSignals) -> bool:
 
 
 def _maybe_kill(run: _Run, market: Clock, screen: Screen) -> None:
-    due = min(run.times.open + _KILL_AFTER_OPEN, run.times.open + (run.times.close - run.times.open) / 2)
+    due = min(
+        run.times.open + _KILL_AFTER_OPEN, run.times.open + (run.times.close - run.times.open) / 2
+    )
     if run.killed or market.now() < due:
         return
     pid = run.stack.supervisor.kill(_KILLED, signal.SIGKILL)
@@ -200,7 +222,14 @@ def _check(run: _Run) -> dict[str, Any]:
     _say("the market is closed; the checker compares every stored bar with the truth ...")
     out = run.stack.home.path / "check.json"
     out.unlink(missing_ok=True)
-    words = ["--stack", str(run.stack.home.path / "stack.json"), "--probes", str(run.probes), "--json", str(out)]
+    words = [
+        "--stack",
+        str(run.stack.home.path / "stack.json"),
+        "--probes",
+        str(run.probes),
+        "--json",
+        str(out),
+    ]
     words += ["--from", run.times.open.isoformat(), "--to", run.times.close.isoformat()]
     code = run.stack.run_tool("sim.check", "verify", *words)
     if not out.exists():
@@ -216,7 +245,9 @@ def _check(run: _Run) -> dict[str, Any]:
 
 
 def _keep(run: _Run, stop: StopSignals) -> None:
-    _say("servers stay up for you to look around (Ctrl-C ends them); in another shell of this folder:")
+    _say(
+        "servers stay up for you to look around (Ctrl-C ends them); in another shell of this folder:"
+    )
     _say(f"  GAPLESS_HOME={run.stack.home.path} .venv/bin/ops status")
     while not stop.requested:
         stop.wait(0.5)
@@ -234,7 +265,7 @@ def _row(segment: Segment) -> list[float]:
     return [segment.real_start, segment.market_start, segment.speed]
 
 
-def _days(times: scenario.Timeline):
+def _days(times: scenario.Timeline) -> tuple[date, date]:
     return times.open.date() - timedelta(days=10), times.close.date() + timedelta(days=5)
 
 

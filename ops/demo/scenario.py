@@ -85,21 +85,36 @@ def limits_text(windows: Sequence[Mapping[str, Any]]) -> str:
 def default_faults(opened: datetime) -> list[dict[str, Any]]:
     """Refused for 20 minutes; 5xx for a while; 5 minutes without any source of one-minute bars."""
 
-    def at(minutes: int) -> str:
-        return (opened + timedelta(minutes=minutes)).isoformat()
+    def fault(
+        name: str, source: str, what: str, kind: str, begins: int, lasts: int
+    ) -> dict[str, Any]:
+        start = opened + timedelta(minutes=begins)
+        return {
+            "id": name,
+            "source": source,
+            "capability": what,
+            "kind": kind,
+            "from": start.isoformat(),
+            "minutes": lasts,
+        }
 
     return [
-        {"id": "finnhub refused", "source": "finnhub", "capability": "*", "kind": "refuse", "from": at(45), "minutes": REFUSED_MINUTES},
-        {"id": "yahoo 5xx", "source": "yahoo", "capability": "*", "kind": "5xx", "from": at(110), "minutes": ERRORS_MINUTES},
-        {"id": "no 1m source: finnhub", "source": "finnhub", "capability": "bars_1m", "kind": "5xx", "from": at(180), "minutes": OUTAGE_MINUTES},
-        {"id": "no 1m source: yahoo", "source": "yahoo", "capability": "bars_1m", "kind": "5xx", "from": at(180), "minutes": OUTAGE_MINUTES},
-    ]  # fmt: skip
+        fault("finnhub refused", "finnhub", "*", "refuse", 45, REFUSED_MINUTES),
+        fault("yahoo 5xx", "yahoo", "*", "5xx", 110, ERRORS_MINUTES),
+        fault("no 1m bars from finnhub", "finnhub", "bars_1m", "5xx", 180, OUTAGE_MINUTES),
+        fault("no 1m bars from yahoo", "yahoo", "bars_1m", "5xx", 180, OUTAGE_MINUTES),
+    ]
 
 
 def sim_config(options: DemoOptions, log_file: str) -> dict[str, Any]:
     """The simulator's configuration; limits, faults and clock follow over its admin port."""
     counts = tiers(options.symbols)
-    market: dict[str, Any] = {"kind": "seeded", "seed": options.seed, "symbols": counts, "exchanges": {"XNYS": 1.0}}
+    market: dict[str, Any] = {
+        "kind": "seeded",
+        "seed": options.seed,
+        "symbols": counts,
+        "exchanges": {"XNYS": 1.0},
+    }
     if options.bars:
         market = {"kind": "csv", "dir": str(options.bars), "calendar": options.calendar}
     market["session"] = options.session.isoformat()
@@ -116,7 +131,9 @@ def sim_config(options: DemoOptions, log_file: str) -> dict[str, Any]:
 
 
 def environment(
-    options: DemoOptions, endpoints: Mapping[str, Any], windows: Mapping[str, Sequence[Mapping[str, Any]]]
+    options: DemoOptions,
+    endpoints: Mapping[str, Any],
+    windows: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> dict[str, str]:
     """Settings of the processes: who is asked, where, within what."""
     sources = endpoints["sources"]

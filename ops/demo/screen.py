@@ -28,7 +28,11 @@ class Screen:
         self._timeline = timeline
         self._console = Console(file=sys.stdout)
         self._events: deque[str] = deque(maxlen=_EVENTS)
-        self._live = Live(console=self._console, refresh_per_second=4, transient=False) if self._console.is_terminal else None
+        self._live = (
+            Live(console=self._console, refresh_per_second=4, transient=False)
+            if self._console.is_terminal
+            else None
+        )
         self._printed_step = -1
 
     def __enter__(self) -> Self:
@@ -37,7 +41,10 @@ class Screen:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._live:
             self._live.stop()
@@ -82,11 +89,24 @@ class Screen:
             phase = "after the close"
         elif market >= self._timeline.open:
             phase = "in session"
-        head = Text.assemble((f"{market:%Y-%m-%d %H:%M:%S} UTC", "bold"), f"  {phase}  {speed:.0f}x")
-        faults = Text("faults now: " + ", ".join(seen.active_faults), style="red") if seen.active_faults else Text("all sources up", style="green")
+        head = Text.assemble(
+            (f"{market:%Y-%m-%d %H:%M:%S} UTC", "bold"), f"  {phase}  {speed:.0f}x"
+        )
+        faults = (
+            Text("faults now: " + ", ".join(seen.active_faults), style="red")
+            if seen.active_faults
+            else Text("all sources up", style="green")
+        )
         events = Text("\n".join(self._events), style="dim")
         return Panel(
-            Group(head, ProgressBar(total=1.0, completed=done, width=72), numbers, faults, Text(""), events),
+            Group(
+                head,
+                ProgressBar(total=1.0, completed=done, width=72),
+                numbers,
+                faults,
+                Text(""),
+                events,
+            ),
             title=self._title,
             width=88,
         )

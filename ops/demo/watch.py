@@ -39,13 +39,15 @@ class SimAdmin:
 
     def get(self, path: str) -> Any:
         """A JSON answer."""
-        with urlopen(f"{self._base}{path}", timeout=10) as answer:
+        with urlopen(f"{self._base}{path}", timeout=10) as answer:  # noqa: S310 - loopback
             return json.loads(answer.read())
 
     def post(self, path: str, body: Any) -> Any:
         """A JSON answer to a JSON question."""
         request = Request(  # noqa: S310 - the simulator on loopback
-            f"{self._base}{path}", data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
+            f"{self._base}{path}",
+            data=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
         )
         with urlopen(request, timeout=10) as answer:  # noqa: S310
             return json.loads(answer.read())
@@ -65,12 +67,16 @@ class Watch:
         seen.bars, seen.revised, seen.quotes = stored.bars, stored.revised, stored.quotes
         seen.gap_minutes, seen.filled_minutes = stored.gap_minutes, stored.filled_minutes
         seen.confirmed_empty = stored.empty_minutes
-        seen.waiting_jobs = sum(count for name, count in depths(self._redis).items() if name.startswith("collect"))
+        seen.waiting_jobs = sum(
+            count for name, count in depths(self._redis).items() if name.startswith("collect")
+        )
         seen.backfill_open = sum(backfill.depth(self._db)[tier][0] for tier in Tier)
         stats = self._sim.get("/admin/stats")
         for source in stats["sources"].values():
             seen.requests += source["requests"]
             seen.violations += source["violations"]
         seen.sim_lag_s = stats.get("loop_lag_s", 0.0)
-        seen.active_faults = [fault["id"] for fault in self._sim.get("/admin/faults") if fault["active"]]
+        seen.active_faults = [
+            fault["id"] for fault in self._sim.get("/admin/faults") if fault["active"]
+        ]
         return seen

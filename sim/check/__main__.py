@@ -18,9 +18,13 @@ def main() -> int:
     recording = verbs.add_parser("probe", help="record as-of reads until a market instant")
     checking = verbs.add_parser("verify", help="compare everything with the truth")
     for verb in (recording, checking):
-        verb.add_argument("--stack", type=Path, required=True, help="stack.json of the folder that runs")
+        verb.add_argument(
+            "--stack", type=Path, required=True, help="stack.json of the folder that runs"
+        )
     recording.add_argument("--out", type=Path, required=True)
-    recording.add_argument("--until", type=datetime.fromisoformat, required=True, help="market instant")
+    recording.add_argument(
+        "--until", type=datetime.fromisoformat, required=True, help="market instant"
+    )
     recording.add_argument("--reads", type=int, default=10_500)
     recording.add_argument("--seed", type=int, default=1)
     checking.add_argument("--probes", type=Path)
@@ -30,7 +34,9 @@ def main() -> int:
     options = parser.parse_args()
     stack = read_stack(options.stack)
     if options.verb == "probe":
-        return probe(stack, options.out, until=options.until, reads=options.reads, seed=options.seed)
+        return probe(
+            stack, options.out, until=options.until, reads=options.reads, seed=options.seed
+        )
     result = verify(stack, Range(options.start, options.end), options.probes)
     text = json.dumps(result, indent=2)
     if options.json:

@@ -42,7 +42,10 @@ class Findings:
 
 
 def compare(
-    stored: Stored, served: Served, truth: dict[str, dict[tuple[str, int], TrueBar]], known_until: float
+    stored: Stored,
+    served: Served,
+    truth: dict[str, dict[tuple[str, int], TrueBar]],
+    known_until: float,
 ) -> Findings:
     """Compare the tables with the truth and the log.
 
@@ -56,16 +59,24 @@ def compare(
     empty = _instants(stored.empty, truth)
     for interval, bars in truth.items():
         for bar in bars.values():
-            if not bar.expected or bar.halted or not _collected(stored.tiers.get(bar.symbol), interval):
+            if (
+                not bar.expected
+                or bar.halted
+                or not _collected(stored.tiers.get(bar.symbol), interval)
+            ):
                 continue
-            _expected_bar(findings, stored, bar, (interval, bar.symbol, bar.ts) in empty, known_until)
+            _expected_bar(
+                findings, stored, bar, (interval, bar.symbol, bar.ts) in empty, known_until
+            )
     for key, rows in stored.bars.items():
         for provider, revisions in _by_provider(rows).items():
             _revisions(findings, key, revisions, served.bars.get(provider, {}).get(key, []))
     _stale(findings, stored, truth, served, known_until)
     gaps = _instants(stored.gaps, truth)
     findings.gaps_found = len(gaps)
-    findings.gaps_filled = sum(1 for key in gaps if key in empty or _newest_present(stored.bars.get(key, [])))
+    findings.gaps_filled = sum(
+        1 for key in gaps if key in empty or _newest_present(stored.bars.get(key, []))
+    )
     return findings
 
 
@@ -74,7 +85,7 @@ def _collected(tier: str | None, interval: str) -> bool:
 
 
 def _expected_bar(
-    findings: Findings, stored: Stored, bar: TrueBar, marked_empty: bool, known_until: float
+    findings: Findings, stored: Stored, bar: TrueBar, known_until: float, *, empty: bool
 ) -> None:
     key = (bar.interval, bar.symbol, bar.ts)
     findings.expected += 1
@@ -82,25 +93,33 @@ def _expected_bar(
     present = _newest_present(stored.bars.get(key, []))
     if present:
         findings.present += 1
-    elif marked_empty:
+    elif empty:
         findings.confirmed_empty += 1
     elif traded:
         findings.missing += 1
         findings.bad("missing", key, "it traded and is neither stored nor marked")
     else:
         findings.unexplained += 1
-    if marked_empty and traded:
+    if empty and traded:
         findings.false_confirmed_empty += 1
         findings.bad("false_confirmed_empty", key, "marked empty, but it traded")
 
 
-def _revisions(findings: Findings, key: BarKey, rows: list[StoredRow], servings: list[Serving]) -> None:
+def _revisions(
+    findings: Findings, key: BarKey, rows: list[StoredRow], servings: list[Serving]
+) -> None:
     before: StoredRow | None = None
     for row in rows:
         findings.revised += row.status == REVISED
-        if before is not None and row.values == before.values and (before.status == PARTIAL) == (row.status == PARTIAL):
+        if (
+            before is not None
+            and row.values == before.values
+            and (before.status == PARTIAL) == (row.status == PARTIAL)
+        ):
             findings.duplicate += 1
-            findings.bad("duplicate", key, f"as_of {row.as_of:.6f} repeats as_of {before.as_of:.6f}")
+            findings.bad(
+                "duplicate", key, f"as_of {row.as_of:.6f} repeats as_of {before.as_of:.6f}"
+            )
         before = row
         if row.status == WITHDRAWN:
             continue
@@ -110,10 +129,16 @@ def _revisions(findings: Findings, key: BarKey, rows: list[StoredRow], servings:
             findings.bad("wrong", key, f"{row.provider} never served {row.values}")
         elif row.as_of + _CLOCK_GRAIN_S < min(s.answered for s in same):
             findings.lookahead += 1
-            findings.bad("lookahead", key, f"as_of {row.as_of:.6f} is before {row.provider} first served it")
+            findings.bad(
+                "lookahead", key, f"as_of {row.as_of:.6f} is before {row.provider} first served it"
+            )
         elif row.status in (FINAL, REVISED) and not any(s.closed for s in same):
             findings.wrong += 1
-            findings.bad("wrong", key, f"stored as closed, but {row.provider} only served it while it could grow")
+            findings.bad(
+                "wrong",
+                key,
+                f"stored as closed, but {row.provider} only served it while it could grow",
+            )
 
 
 def _stale(
@@ -135,7 +160,9 @@ def _stale(
                 findings.restated_missed += 1
                 findings.bad("restated_missed", key, f"{provider} last served {closed[-1].values}")
         known = [v for v in bar.versions if v.reveal <= known_until]
-        if known and all(revisions[-1].values != known[-1].values for revisions in _by_provider(rows).values()):
+        if known and all(
+            revisions[-1].values != known[-1].values for revisions in _by_provider(rows).values()
+        ):
             findings.stale_revision += 1
 
 

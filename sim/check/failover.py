@@ -14,13 +14,21 @@ def failover_seconds(admin: Admin, served: Served) -> float | None:
 
     Faults during which no source could answer are left out; None when there was none to measure.
     """
-    faults = [f for f in admin.get("/admin/faults") if f["kind"] in _HARD and f["capability"] in ("*", "bars_1m")]
+    faults = [
+        f
+        for f in admin.get("/admin/faults")
+        if f["kind"] in _HARD and f["capability"] in ("*", "bars_1m")
+    ]
     segments = admin.get("/admin/clock")["segments"] or []
     sources = admin.get("/admin/endpoints")["sources"]
     longest: float | None = None
     for fault in faults:
         start, until = _epoch(fault["from"]), _epoch(fault["until"])
-        others = [f for f in faults if f is not fault and _epoch(f["from"]) < until and start < _epoch(f["until"])]
+        others = [
+            f
+            for f in faults
+            if f is not fault and _epoch(f["from"]) < until and start < _epoch(f["until"])
+        ]
         if fault["source"] == "*" or others or not segments:
             continue
         lost = sources[fault["source"]]["provider"]
@@ -36,7 +44,11 @@ def failover_seconds(admin: Admin, served: Served) -> float | None:
 
 
 def _epoch(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else datetime.fromisoformat(value).timestamp()
+    return (
+        float(value)
+        if isinstance(value, int | float)
+        else datetime.fromisoformat(value).timestamp()
+    )
 
 
 def _real(segments: list[list[float]], market: float) -> float:

@@ -43,7 +43,9 @@ def probe(stack: StackFile, out: Path, *, until: datetime, reads: int, seed: int
     signal.signal(signal.SIGINT, lambda *_: stop.set())
     dice = random.Random(seed)  # noqa: S311 - which reads are made is no secret
     with connect(stack.database_url) as conn, out.open("a") as file:
-        symbols = [row[0] for row in conn.execute("SELECT symbol FROM universe WHERE tier IN ('T0', 'T1')")]
+        symbols = [
+            row[0] for row in conn.execute("SELECT symbol FROM universe WHERE tier IN ('T0', 'T1')")
+        ]
         began = _market_now(conn)
         done = 0
         while not stop.is_set():
@@ -88,5 +90,8 @@ def _read(
     everything = dice.random() < _ALL_SHARE
     rows = conn.execute(ALL if everything else ONE, question).fetchall()
     late = sum(1 for answer in rows if answer[-1] > as_of)
-    plain = {key: value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value for key, value in question.items()}
+    plain = {
+        key: value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
+        for key, value in question.items()
+    }
     return {**plain, "all": everything, "digest": digest(rows), "rows": len(rows), "beyond": late}

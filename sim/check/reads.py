@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from sim.check.probe import ALL, ONE, digest
-from sim.check.stored import Stored, StoredRow
+from sim.check.stored import BarKey, Stored, StoredRow
 from sim.check.truth import Values
 
 _STATUS = {0: "partial", 1: "final", 2: "revised", 3: "withdrawn"}
@@ -44,13 +44,19 @@ def repeat(conn: psycopg.Connection[Any], path: Path, stored: Stored) -> ReadFin
         findings.rows += len(rows)
         if line["beyond"]:
             findings.beyond += 1
-            findings.examples.append(f"read {findings.reads} as of {line['as_of']} showed later knowledge")
+            findings.examples.append(
+                f"read {findings.reads} as of {line['as_of']} showed later knowledge"
+            )
         if digest(rows) != line["digest"]:
             findings.changed += 1
-            findings.examples.append(f"read {findings.reads} of {line['symbols']} as of {line['as_of']} changed")
+            findings.examples.append(
+                f"read {findings.reads} of {line['symbols']} as of {line['as_of']} changed"
+            )
         if line["all"] and not _agrees(rows, question, stored):
             findings.differ_from_rows += 1
-            findings.examples.append(f"read {findings.reads} of {line['symbols']} as of {line['as_of']} differs from the rows")
+            findings.examples.append(
+                f"read {findings.reads} of {line['symbols']} as of {line['as_of']} differs from the rows"
+            )
     return findings
 
 
@@ -67,7 +73,9 @@ def _agrees(rows: list[Any], question: dict[str, Any], stored: Stored) -> bool:
     known: dict[tuple[str, int, str], tuple[Values, str]] = {}
     symbol, interval = question["symbols"][0], question["interval"]
     start, end = question["start"].timestamp(), question["end"].timestamp()
-    for (kind, name, ts), revisions in stored.bars.items() if interval == "1d" else _minute_rows(stored, symbol, start, end):
+    for (kind, name, ts), revisions in (
+        stored.bars.items() if interval == "1d" else _minute_rows(stored, symbol, start, end)
+    ):
         if kind != interval or name != symbol or not start <= ts < end:
             continue
         newest: dict[str, StoredRow] = {}
@@ -80,7 +88,9 @@ def _agrees(rows: list[Any], question: dict[str, Any], stored: Stored) -> bool:
     return shown == known
 
 
-def _minute_rows(stored: Stored, symbol: str, start: float, end: float):
+def _minute_rows(
+    stored: Stored, symbol: str, start: float, end: float
+) -> Iterator[tuple[BarKey, list[StoredRow]]]:
     first = int(start) // 60 * 60
     for ts in range(first, int(end) + 60, 60):
         key = ("1m", symbol, ts)

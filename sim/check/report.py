@@ -54,7 +54,11 @@ def verify(stack: StackFile, span: Range, probes: Path | None) -> dict[str, Any]
     with connect(stack.database_url) as conn:
         stored = read_stored(conn, start, end)
         findings = comparing.compare(stored, served, truth, health["market"])
-        reads = repeat(conn, probes, stored) if probes is not None and probes.exists() else ReadFindings()
+        reads = (
+            repeat(conn, probes, stored)
+            if probes is not None and probes.exists()
+            else ReadFindings()
+        )
         held = invariants.check(conn)
     return _report(findings, served, reads, stored, held, admin)
 
@@ -68,7 +72,9 @@ def _report(
     admin: Admin,
 ) -> dict[str, Any]:
     result: dict[str, Any] = asdict(findings)
-    examples = result.pop("examples") + reads.examples + served.violation_examples + held["examples"]
+    examples = (
+        result.pop("examples") + reads.examples + served.violation_examples + held["examples"]
+    )
     result["lookahead"] += reads.changed + reads.beyond + reads.differ_from_rows
     result["duplicate"] += held["duplicate_quotes"]
     result["as_of_reads"] = reads.reads

@@ -28,7 +28,9 @@ class Served:
     requests: int = 0
     violations: int = 0
     violation_examples: list[str] = field(default_factory=list[str])
-    bars: dict[str, dict[Key, list[Serving]]] = field(default_factory=dict[str, dict[Key, list[Serving]]])
+    bars: dict[str, dict[Key, list[Serving]]] = field(
+        default_factory=dict[str, dict[Key, list[Serving]]]
+    )
     answers: list[tuple[str, str, float, float, bool]] = field(
         default_factory=list[tuple[str, str, float, float, bool]]
     )
@@ -57,9 +59,13 @@ def read_served(
         served.requests += 1
         if row["violation"]:
             served.violations += 1
-            served.violation_examples.append(f"{row['source']} over {row['violation']} at {row['arrived']:.3f}")
+            served.violation_examples.append(
+                f"{row['source']} over {row['violation']} at {row['arrived']:.3f}"
+            )
         good = row["status"] == 200 and not row["fault"]
-        served.answers.append((provider, row["capability"], row["arrived"], row["arrived_real"], good))
+        served.answers.append(
+            (provider, row["capability"], row["arrived"], row["arrived_real"], good)
+        )
         interval = _INTERVAL.get(row["capability"])
         if interval is not None:
             _read_bars(served.bars[provider], row, interval, truth[interval])
@@ -69,15 +75,22 @@ def read_served(
 
 
 def _read_bars(
-    into: dict[Key, list[Serving]], row: dict[str, Any], interval: str, truth: dict[tuple[str, int], TrueBar]
+    into: dict[Key, list[Serving]],
+    row: dict[str, Any],
+    interval: str,
+    truth: dict[tuple[str, int], TrueBar],
 ) -> None:
     answered = float(row["answered"])
     for symbol, starts, indexes in row.get("served", ()):
         for start, index in zip(starts, indexes, strict=True):
             bar = truth.get((symbol, start))
             if bar is not None:
-                into[(interval, symbol, start)].append(Serving(bar.versions[index].values, answered, True))
+                into[(interval, symbol, start)].append(
+                    Serving(bar.versions[index].values, answered, closed=True)
+                )
     for symbol, ts, *values, kind in row.get("inline", ()):
         start = int(ts) // _MINUTE * _MINUTE if interval == "1m" else int(ts)
         prices: Values = (values[0], values[1], values[2], values[3], values[4])
-        into[(interval, symbol, start)].append(Serving(prices, answered, kind in ("fault", "adjusted", "first")))
+        into[(interval, symbol, start)].append(
+            Serving(prices, answered, kind in ("fault", "adjusted", "first"))
+        )

@@ -89,7 +89,9 @@ def read_stored(conn: psycopg.Connection[Any], start: datetime, end: datetime) -
     bars: dict[BarKey, list[StoredRow]] = defaultdict(list)
     edges = {"start": start.timestamp(), "end": end.timestamp()}
     for query, interval in ((_INTRADAY, "1m"), (_DAILY, "1d")):
-        for name, _seconds, ts, provider, as_of, asked_at, status, *values in conn.execute(query, edges):
+        for name, _seconds, ts, provider, as_of, asked_at, status, *values in conn.execute(
+            query, edges
+        ):
             o, h, l, c, v = values  # noqa: E741 - the market's own letters
             bars[(interval, name, int(ts))].append(
                 StoredRow(provider, as_of, asked_at, status, (o, h, l, c, v))
@@ -97,7 +99,9 @@ def read_stored(conn: psycopg.Connection[Any], start: datetime, end: datetime) -
     return Stored(
         bars=dict(bars),
         empty=[Span(interval, name, s, e) for name, interval, s, e in conn.execute(_EMPTY)],
-        gaps=[Span(interval, name, s, e, state) for name, interval, s, e, state in conn.execute(_GAPS)],
+        gaps=[
+            Span(interval, name, s, e, state) for name, interval, s, e, state in conn.execute(_GAPS)
+        ],
         tiers=dict(conn.execute(_TIERS).fetchall()),
         quotes=[(provider, name, int(ts)) for provider, name, ts in conn.execute(_QUOTES)],
     )

@@ -46,7 +46,7 @@ class Admin:
     def lines(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
         """An NDJSON answer, one object at a time."""
         address = f"{self._base}{path}?{urlencode(query)}"
-        with urlopen(address, timeout=120) as answer:
+        with urlopen(address, timeout=120) as answer:  # noqa: S310 - loopback
             for line in answer:
                 if line.strip():
                     yield json.loads(line)
@@ -58,17 +58,24 @@ class Admin:
             answer.read()
 
     def _read(self, path: str, query: dict[str, Any]) -> bytes:
-        with urlopen(f"{self._base}{path}?{urlencode(query)}", timeout=60) as answer:
+        with urlopen(f"{self._base}{path}?{urlencode(query)}", timeout=60) as answer:  # noqa: S310
             return answer.read()
 
 
-def read_truth(admin: Admin, interval: str, start: float, end: float) -> dict[tuple[str, int], TrueBar]:
+def read_truth(
+    admin: Admin, interval: str, start: float, end: float
+) -> dict[tuple[str, int], TrueBar]:
     """Every bar that starts in ``[start, end)``, untraded expected ones included."""
     bars: dict[tuple[str, int], TrueBar] = {}
-    for row in admin.lines("/admin/truth/bars", interval=interval, start=start, end=end, untraded=1):
+    for row in admin.lines(
+        "/admin/truth/bars", interval=interval, start=start, end=end, untraded=1
+    ):
         versions = tuple(
-            Version(float(v["reveal"]), (v["o"], v["h"], v["l"], v["c"], v["v"])) for v in row["versions"]
+            Version(float(v["reveal"]), (v["o"], v["h"], v["l"], v["c"], v["v"]))
+            for v in row["versions"]
         )
-        bar = TrueBar(row["symbol"], interval, int(row["ts"]), row["expected"], row["halted"], versions)
+        bar = TrueBar(
+            row["symbol"], interval, int(row["ts"]), row["expected"], row["halted"], versions
+        )
         bars[(bar.symbol, bar.ts)] = bar
     return bars
