@@ -66,7 +66,7 @@ def compare(
             ):
                 continue
             _expected_bar(
-                findings, stored, bar, (interval, bar.symbol, bar.ts) in empty, known_until
+                findings, stored, bar, known_until, empty=(interval, bar.symbol, bar.ts) in empty
             )
     for key, rows in stored.bars.items():
         for provider, revisions in _by_provider(rows).items():

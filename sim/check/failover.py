@@ -19,7 +19,7 @@ def failover_seconds(admin: Admin, served: Served) -> float | None:
         for f in admin.get("/admin/faults")
         if f["kind"] in _HARD and f["capability"] in ("*", "bars_1m")
     ]
-    segments = admin.get("/admin/clock")["segments"] or []
+    segments: list[list[float]] = admin.get("/admin/clock")["segments"] or []
     sources = admin.get("/admin/endpoints")["sources"]
     longest: float | None = None
     for fault in faults:

@@ -11,6 +11,7 @@ import signal
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import psycopg
@@ -39,8 +40,12 @@ def digest(rows: list[Any]) -> str:
 def probe(stack: StackFile, out: Path, *, until: datetime, reads: int, seed: int) -> int:
     """Read until the market instant ``until`` or SIGTERM; one JSON line a read."""
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.signal(signal.SIGINT, lambda *_: stop.set())
+
+    def end(_signum: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
     dice = random.Random(seed)  # noqa: S311 - which reads are made is no secret
     with connect(stack.database_url) as conn, out.open("a") as file:
         symbols = [

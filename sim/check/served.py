@@ -81,7 +81,8 @@ def _read_bars(
     truth: dict[tuple[str, int], TrueBar],
 ) -> None:
     answered = float(row["answered"])
-    for symbol, starts, indexes in row.get("served", ()):
+    served: list[tuple[str, list[int], list[int]]] = row.get("served", [])
+    for symbol, starts, indexes in served:
         for start, index in zip(starts, indexes, strict=True):
             bar = truth.get((symbol, start))
             if bar is not None:

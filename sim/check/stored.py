@@ -3,7 +3,7 @@
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 
@@ -88,7 +88,8 @@ def read_stored(conn: psycopg.Connection[Any], start: datetime, end: datetime) -
     """Read every revision whose bar starts in ``[start, end)``, and all marks and gap rows."""
     bars: dict[BarKey, list[StoredRow]] = defaultdict(list)
     edges = {"start": start.timestamp(), "end": end.timestamp()}
-    for query, interval in ((_INTRADAY, "1m"), (_DAILY, "1d")):
+    queries: tuple[tuple[LiteralString, str], ...] = ((_INTRADAY, "1m"), (_DAILY, "1d"))
+    for query, interval in queries:
         for name, _seconds, ts, provider, as_of, asked_at, status, *values in conn.execute(
             query, edges
         ):
