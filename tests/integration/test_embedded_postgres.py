@@ -15,7 +15,6 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from ops.embedded.cluster import start_error
 from ops.embedded.errors import (
     BinariesMissingError,
     NoSpaceError,
@@ -23,6 +22,7 @@ from ops.embedded.errors import (
     ServerStartError,
     StateFolderError,
     VersionMismatchError,
+    start_error,
 )
 from ops.embedded.home import Home
 from ops.embedded.postgres import PostgresServer

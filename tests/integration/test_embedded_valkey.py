@@ -133,6 +133,29 @@ def test_a_wrong_setting_is_quoted_from_the_log(home):
         ValkeyServer.start(home, settings={"no-such-setting": "1"})
 
 
+def test_a_damaged_log_is_said_so_with_the_mend(home):
+    server = ValkeyServer.start(home)
+    with client(server) as connection:
+        for number in range(100):
+            connection.set(f"key:{number}", "x" * 100)
+    server.stop()
+    place = home.known_place()
+    assert place is not None
+    log = next((place.folder / "valkey" / "appendonlydir").glob("*.incr.aof"))
+    whole = log.read_bytes()
+
+    # A record cut short at the end is what a crash leaves: dropped without a word.
+    log.write_bytes(whole[:-10])
+    again = ValkeyServer.start(home)
+    with client(again) as connection:
+        assert connection.dbsize() == 99
+    again.stop()
+
+    log.write_bytes(whole[:1000] + b"damage" + whole[1000:])
+    with pytest.raises(ServerStartError, match=r"Bad file format.*move .*appendonlydir away"):
+        ValkeyServer.start(home)
+
+
 def test_settings_may_hold_quotes_and_backslashes(home):
     server = ValkeyServer.start(home, settings={"proc-title-template": '{title} "a" \\ b'})
 
