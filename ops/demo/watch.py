@@ -7,8 +7,7 @@ from urllib.request import Request, urlopen
 
 from redis import Redis
 
-from core.words import Tier
-from db import backfill, counts
+from db import counts
 from db.pool import Database
 from workers.queues import depths
 
@@ -24,7 +23,6 @@ class Snapshot:
     backfill_open: int = 0
     gap_minutes: int = 0
     filled_minutes: int = 0
-    confirmed_empty: int = 0
     requests: int = 0
     violations: int = 0
     sim_lag_s: float = 0.0
@@ -65,12 +63,11 @@ class Watch:
         with self._db.transaction() as conn:
             stored = counts.stored(conn)
         seen.bars, seen.revised, seen.quotes = stored.bars, stored.revised, stored.quotes
-        seen.gap_minutes, seen.filled_minutes = stored.gap_minutes, stored.filled_minutes
-        seen.confirmed_empty = stored.empty_minutes
+        seen.gap_minutes, seen.filled_minutes = stored.gap_minutes, stored.explained_minutes
+        seen.backfill_open = stored.open_gaps
         seen.waiting_jobs = sum(
             count for name, count in depths(self._redis).items() if name.startswith("collect")
         )
-        seen.backfill_open = sum(backfill.depth(self._db)[tier][0] for tier in Tier)
         stats = self._sim.get("/admin/stats")
         for source in stats["sources"].values():
             seen.requests += source["requests"]
