@@ -32,6 +32,8 @@ from ops.supervise.records import stop_leftovers
 REPOSITORY = Path(__file__).resolve().parent.parent
 _PREFIX = "gapless-tests-"
 _TEMPLATE = "gapless_template"
+_MEMORY = Path("/dev/shm")
+_ROOM = 2 << 30
 _TIMESCALE = "TIMESCALE_DATABASE_URL"
 _FOLDER = pytest.StashKey[Path]()
 _LOCK = pytest.StashKey[FolderLock]()
@@ -48,7 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     _remove_abandoned()
     while _LOCK not in config.stash:
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX)).resolve()
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_parent())).resolve()
         lock = FolderLock(folder / "session.lock", "pytest", SystemClock())
         # Another run that clears up may have been faster than our lock.
         with suppress(AlreadyRunningError):
@@ -78,7 +80,8 @@ def servers_folder(pytestconfig: pytest.Config) -> Path:
 @pytest.fixture(scope="session")
 def postgres_server(servers_folder: Path) -> PostgresServer:
     """The PostgreSQL of this run; its own database is ``gapless``, empty."""
-    return PostgresServer.start(Home(servers_folder / "postgres"), durable=False)
+    home = Home(servers_folder / "postgres", servers_root=_servers_root(servers_folder))
+    return PostgresServer.start(home, durable=False, settings={"max_wal_size": "256MB"})
 
 
 @pytest.fixture(scope="session")
@@ -214,7 +217,8 @@ def _connected(url: str) -> Iterator[psycopg.Connection]:
 @contextmanager
 def _database(server_url: str, *, template: str = "template1") -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex[:12]}"
-    create = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+    # Copied as files: a tenth of the time, since nothing goes through the log.
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(
         sql.Identifier(name), sql.Identifier(template)
     )
     with _connected(server_url) as connection:
@@ -247,9 +251,25 @@ def _scrub_environment() -> None:
             del os.environ[variable]
 
 
+def _parent() -> Path:
+    """Where a run keeps its servers: in memory where that has room, since disks create files slowly."""
+    with suppress(OSError):
+        room = os.statvfs(_MEMORY)
+        runs_programs = not room.f_flag & os.ST_NOEXEC
+        if runs_programs and room.f_bavail * room.f_frsize >= _ROOM and os.access(_MEMORY, os.W_OK):
+            return _MEMORY
+    return Path(tempfile.gettempdir()).resolve()
+
+
+def _servers_root(folder: Path) -> Path:
+    """Beside the run's folder, which the servers' user may not enter."""
+    return folder.with_name(f"{folder.name}-servers")
+
+
 def _remove_abandoned() -> None:
     """Stop and delete what test runs left that were killed."""
-    for lock in Path(tempfile.gettempdir()).resolve().glob(f"{_PREFIX}*/session.lock"):
+    parents = {_MEMORY, Path(tempfile.gettempdir()).resolve()}
+    for lock in [lock for parent in parents for lock in parent.glob(f"{_PREFIX}*/session.lock")]:
         with suppress(AlreadyRunningError, FileNotFoundError, PermissionError):
             if lock.stat().st_uid == os.geteuid():
                 with FolderLock(lock, "pytest, clearing up", SystemClock()):
@@ -260,4 +280,5 @@ def _remove(folder: Path) -> None:
     for path in folder.iterdir():
         if (path / "run").is_dir():
             remove_home(path)
+    shutil.rmtree(_servers_root(folder), ignore_errors=True)
     shutil.rmtree(folder)
