@@ -71,6 +71,29 @@ def service_account() -> Account:
     return account
 
 
+def check_switch(account: Account) -> None:
+    """Make sure that we may start programs as this user.
+
+    Raises:
+        ServiceUserError: when not, as in a container whose root is the only user that it maps.
+    """
+    try:
+        subprocess.run(
+            ["/bin/sh", "-c", ":"],
+            user=account.uid,
+            group=account.gid,
+            extra_groups=[],
+            cwd="/",
+            env={},
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise ServiceUserError(
+            f"we are root, but may not run programs as user {account.name} ({error}), and PostgreSQL "
+            "refuses to run as root; run as an ordinary user, or set DATABASE_URL and REDIS_URL"
+        ) from error
+
+
 def _create(name: str) -> str:
     """Create a system user; returns why it failed, empty when it did not."""
     program = shutil.which("useradd", path=_SYSTEM_PATH)

@@ -13,7 +13,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from ops.embedded.account import Account, is_root, named_account, service_account
+from ops.embedded.account import Account, check_switch, is_root, named_account, service_account
 from ops.embedded.errors import ServiceUserError, StateFolderError, folder_error
 from ops.embedded.files import make_folder, write_file
 
@@ -95,6 +95,7 @@ def can_enter(path: Path, account: Account) -> bool:
 
 def _create(state: Path, root: Path) -> Place:
     account = service_account()
+    check_switch(account)
     if not root.parent.is_dir():
         raise StateFolderError(f"no folder {root.parent}; as root the servers' data goes below it")
     make_folder(root, mode=0o755)

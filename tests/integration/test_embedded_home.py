@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from core.clock import SystemClock
+from ops.embedded import account
 from ops.embedded.errors import AlreadyRunningError, StateFolderError
 from ops.embedded.home import Home
 from ops.embedded.lock import FolderLock
@@ -153,6 +154,33 @@ def test_as_root_the_data_lies_outside_and_belongs_to_the_service_user(make_home
     status = Path(f"/proc/{server.pid}/status").read_text()
     uids = next(line for line in status.splitlines() if line.startswith("Uid:")).split()[1:]
     assert set(uids) == {str(place.account.uid)}
+
+
+@as_root
+def test_without_a_way_to_create_the_service_user_nobody_runs_the_servers(monkeypatch):
+    monkeypatch.setattr(account, "SERVICE_USER", "gapless-absent")
+    monkeypatch.setattr(account, "_SYSTEM_PATH", "")
+
+    assert account.service_account().name == "nobody"
+
+
+@as_root
+def test_a_root_that_may_not_switch_users_is_told_what_to_do(make_home):
+    if subprocess.run(["unshare", "-r", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no user namespaces here")
+    code = "from ops.embedded.home import Home\nimport sys\nHome(sys.argv[1]).place()"
+
+    done = subprocess.run(
+        ["unshare", "-r", sys.executable, "-c", code, str(make_home().path)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    said = done.stderr.splitlines()[-1]
+    assert "ServiceUserError: we are root, but may not run programs as user" in said
+    assert "run as an ordinary user, or set DATABASE_URL and REDIS_URL" in said
 
 
 @as_root
