@@ -41,7 +41,7 @@ def up(*, sim: bool, universe_file: Path | None, once_ready: bool) -> int:
             db = _start(config, stack, universe_file, sim=sim)
             with closing(db):
                 _say("everything is up; Ctrl-C stops it")
-                lines = StatusLines(db, stack)
+                lines = StatusLines(db)
                 next_summary = 0.0
                 while not (stop.requested or once_ready):
                     for event in stack.supervisor.poll():

@@ -1,0 +1,119 @@
+"""``ops status``: one page of how everything fares."""
+
+import argparse
+from datetime import datetime
+from typing import Any
+
+from core.errors import GaplessError
+from core.log import mask_url
+from core.words import Tier
+from db import backfill, overview
+from db.pool import Database
+from ops import output
+from ops.connect import database, redis_client, settings
+from ops.registering import Commands
+from workers.queues import depths
+
+
+def register(commands: Commands) -> None:
+    command = commands.add_parser(
+        "status", help="how everything fares", epilog="Example: ops status --json"
+    )
+    command.add_argument("--json", action="store_true")
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the page; 1 when something needs a person."""
+    config = settings()
+    with database(config) as db:
+        page = _page(db)
+    try:
+        page["queues"] = depths(redis_client(config.redis_url))
+    except GaplessError as error:
+        page["queues"] = {}
+        page["trouble"].append(f"{error} (runbook: Redis was lost)")
+    if options.json:
+        output.as_json(page)
+    else:
+        print(f"database {mask_url(config.database_url)}")
+        _print(page)
+    return 1 if page["trouble"] else 0
+
+
+def _page(db: Database) -> dict[str, Any]:
+    with db.transaction() as conn:
+        page: dict[str, Any] = {
+            "market_time": db.clock.now(),
+            "leader": overview.leader(conn),
+            "stored": overview.estimates(conn),
+            "tiers": overview.freshness(conn),
+            "sources": overview.by_source(conn),
+            "failures": overview.recent_failures(conn),
+        }
+    waiting = backfill.depth(db)
+    page["backfill"] = {
+        str(tier): {"rows": waiting[tier][0], "oldest_age_s": waiting[tier][1]} for tier in Tier
+    }
+    failed = backfill.list_jobs(db, state="failed", limit=1000)
+    trouble: list[str] = []
+    if page["leader"] is None or not page["leader"]["alive"]:
+        trouble.append("no scheduler leads: start one (`ops up`, or the Procfile's scheduler)")
+    if failed:
+        trouble.append(f"{len(failed)} backfill rows were given up (runbook: Gaps do not heal)")
+    if not page["tiers"]:
+        trouble.append("the universe is empty: `ops universe load FILE`")
+    page["trouble"] = trouble
+    return page
+
+
+def _print(page: dict[str, Any]) -> None:
+    stored = page["stored"]
+    print(f"market time {output.text(page['market_time'])}")
+    leader = page["leader"]
+    print(
+        f"leader {leader['holder']} (token {leader['token']})"
+        if leader and leader["alive"]
+        else "leader none"
+    )
+    print(
+        f"about {stored['bars']:,} bars, {stored['quotes']:,} quotes, {stored['bytes'] / 1e6:,.0f} MB\n"
+    )
+    now: datetime = page["market_time"]
+    output.table(
+        (
+            {
+                "tier": row["tier"],
+                "symbols": row["symbols"],
+                "answered": row["answered"],
+                "median answer, s ago": _ago(now, row["median_answered"]),
+                "oldest answer, s ago": _ago(now, row["oldest_answered"]),
+                "backfill rows": page["backfill"][row["tier"]]["rows"],
+                "oldest row, s": _round(page["backfill"][row["tier"]]["oldest_age_s"]),
+            }
+            for row in page["tiers"]
+        ),
+        [
+            "tier",
+            "symbols",
+            "answered",
+            "median answer, s ago",
+            "oldest answer, s ago",
+            "backfill rows",
+            "oldest row, s",
+        ],
+    )
+    print()
+    output.table(page["sources"], ["name", "interval", "series", "last_answered_at"])
+    if page["failures"]:
+        print("\nfailures of the last market hour")
+        output.table(page["failures"], ["name", "code", "times", "last_at", "detail"])
+    print("\n" + ("\n".join(f"TROUBLE {line}" for line in page["trouble"]) or "nothing needs you"))
+
+
+def _ago(now: datetime, then: datetime | None) -> int | None:
+    return None if then is None else round((now - then).total_seconds())
+
+
+def _round(value: float | None) -> int | None:
+    return None if value is None else round(value)
