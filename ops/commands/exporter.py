@@ -1,0 +1,25 @@
+"""``ops exporter``: Prometheus metrics of the whole fleet."""
+
+import argparse
+from pathlib import Path
+
+from core.log import configure
+from core.settings import load
+from ops.registering import Commands
+
+
+def register(commands: Commands) -> None:
+    command = commands.add_parser(
+        "exporter", help="serve the fleet's metrics for Prometheus", epilog="Example: METRICS_PORT=9108 ops exporter"
+    )
+    command.add_argument("--port-file", type=Path, help="write the port that was opened to this file")
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until SIGTERM."""
+    from ops.exporter import export  # noqa: PLC0415 - loads the router
+
+    config = load()
+    configure(config.log_level)
+    return export(config, options.port_file)
