@@ -78,8 +78,8 @@ CREATE TABLE quote_heads (
     ask_size    double precision,
     last        double precision,
     last_size   double precision,
-    last_as_of  timestamptz      NOT NULL DEFAULT '-infinity',
-    updated_at  timestamptz      NOT NULL DEFAULT '-infinity',
+    last_as_of  timestamptz,
+    updated_at  timestamptz,
     PRIMARY KEY (symbol_id, provider_id)
 ) WITH (fillfactor = 50);
 
@@ -92,10 +92,10 @@ CREATE TABLE ingestion_cursor (
     lacked           tstzmultirange NOT NULL DEFAULT '{}',
     bridged          tstzmultirange NOT NULL DEFAULT '{}',
     bridged_version  integer,
-    last_as_of       timestamptz    NOT NULL DEFAULT '-infinity',
+    last_as_of       timestamptz,
     last_asked_at    timestamptz,
     last_answered_at timestamptz,
-    updated_at       timestamptz    NOT NULL DEFAULT '-infinity',
+    updated_at       timestamptz,
     PRIMARY KEY (symbol_id, interval_s, provider_id)
 ) WITH (fillfactor = 50);
 

@@ -1,0 +1,116 @@
+-- name: lock_cursors
+-- Lock the series of a batch in key order and say what matters of each. In a statement of its own: the next
+-- statement's snapshot then sees what a writer before us committed.
+SELECT c.symbol_id, c.provider_id, c.last_as_of, c.last_answered_at,
+       c.covered && w.asked OR c.unsettled && w.asked AS touched,
+       nullif(c.lacked * tstzmultirange(w.asked), '{}') AS lacked
+FROM (
+    SELECT u.symbol_id, tstzrange(u.start_ts, u.end_ts) AS asked
+    FROM unnest(%(ids)b::int4[], %(starts)b::timestamptz[], %(ends)b::timestamptz[]) AS u(symbol_id, start_ts, end_ts)
+) w
+JOIN ingestion_cursor c ON c.symbol_id = w.symbol_id
+WHERE c.interval_s = %(interval_s)s
+  AND c.provider_id = (SELECT s.provider_id FROM sources s WHERE s.name = %(source)s)
+ORDER BY c.symbol_id
+FOR UPDATE OF c
+
+-- name: ensure_cursors
+-- Empty cursors for series that were never asked; committed before the write, so that it only locks.
+INSERT INTO ingestion_cursor (symbol_id, interval_s, provider_id)
+SELECT u.symbol_id, %(interval_s)s, %(provider_id)s
+FROM unnest(%(ids)s::int4[]) AS u(symbol_id)
+ORDER BY u.symbol_id
+ON CONFLICT (symbol_id, interval_s, provider_id) DO NOTHING
+
+-- name: newest_same_window
+-- Newest version of each stored bar of a batch whose answers share one window: one range a symbol.
+SELECT DISTINCT ON (c.symbol_id, c.ts) c.symbol_id, c.ts, c.status, c.asked_at,
+       c.open, c.high, c.low, c.close, c.volume, c.vwap, c.trade_count
+FROM candles_intraday c
+WHERE c.symbol_id = ANY (%(ids)b::int4[])
+  AND c.interval_s = %(interval_s)b
+  AND c.ts >= %(start_ts)b AND c.ts < %(end_ts)b
+  AND c.provider_id = %(provider_id)b
+ORDER BY c.symbol_id DESC, c.ts DESC, c.provider_id DESC, c.as_of DESC
+
+-- name: newest_each_window
+-- Newest version of each stored bar where every answer has a window of its own. The outer bounds exclude chunks.
+SELECT v.symbol_id, v.ts, v.status, v.asked_at, v.open, v.high, v.low, v.close, v.volume, v.vwap, v.trade_count
+FROM unnest(%(ids)b::int4[], %(starts)b::timestamptz[], %(ends)b::timestamptz[]) AS u(symbol_id, start_ts, end_ts)
+CROSS JOIN LATERAL (
+    SELECT DISTINCT ON (c.ts) c.*
+    FROM candles_intraday c
+    WHERE c.symbol_id = u.symbol_id
+      AND c.interval_s = %(interval_s)b
+      AND c.ts >= u.start_ts AND c.ts < u.end_ts
+      AND c.ts >= %(start_ts)b AND c.ts < %(end_ts)b
+      AND c.provider_id = %(provider_id)b
+    ORDER BY c.ts DESC, c.provider_id DESC, c.as_of DESC
+) v
+
+-- name: newest_daily
+-- Newest version of each stored daily bar in each answer's window. A session opens within a day of its date, UTC.
+SELECT v.symbol_id, v.session, v.status, v.asked_at, v.open, v.high, v.low, v.close, v.volume, v.vwap, v.trade_count,
+       v.ts
+FROM unnest(%(ids)b::int4[], %(starts)b::timestamptz[], %(ends)b::timestamptz[]) AS u(symbol_id, start_ts, end_ts)
+CROSS JOIN LATERAL (
+    SELECT DISTINCT ON (c.session) c.*
+    FROM candles_eod c
+    WHERE c.symbol_id = u.symbol_id
+      AND c.session >= (u.start_ts AT TIME ZONE 'UTC')::date - 1
+      AND c.session <= (u.end_ts AT TIME ZONE 'UTC')::date + 1
+      AND c.provider_id = %(provider_id)b
+    ORDER BY c.session DESC, c.provider_id DESC, c.as_of DESC
+) v
+WHERE v.ts >= u.start_ts AND v.ts < u.end_ts
+
+-- name: copy_intraday
+COPY candles_intraday (symbol_id, interval_s, as_of, provider_id, asked_at, status, reason,
+                       ts, open, high, low, close, volume, vwap, trade_count)
+FROM STDIN (FORMAT BINARY)
+
+-- name: copy_daily
+COPY candles_eod (symbol_id, session, as_of, provider_id, asked_at, status, reason,
+                  ts, open, high, low, close, volume, vwap, trade_count)
+FROM STDIN (FORMAT BINARY)
+
+-- name: advance_cursors
+-- One answer of each series: what was settled when it was asked is covered, the rest is still open to change.
+-- lacked follows the newest answer; an answer older than the newest adds only to what nobody asked before.
+UPDATE ingestion_cursor c
+SET covered = c.covered + n.settled,
+    unsettled = (c.unsettled + n.unsettled) - (c.covered + n.settled),
+    lacked = CASE
+        WHEN n.asked_at >= coalesce(c.last_answered_at, '-infinity') THEN (c.lacked - n.settled) + n.lacking
+        ELSE c.lacked + (n.lacking - c.covered) END,
+    last_as_of = %(as_of)b,
+    last_asked_at = greatest(c.last_asked_at, n.asked_at),
+    last_answered_at = greatest(c.last_answered_at, n.asked_at),
+    updated_at = %(as_of)b
+FROM (
+    SELECT u.symbol_id, u.asked_at,
+           -- An empty range where the whole window is settled, or none of it.
+           tstzmultirange(tstzrange(u.start_ts, u.cut)) AS settled,
+           tstzmultirange(tstzrange(u.cut, u.end_ts)) AS unsettled,
+           coalesce(l.lacking, '{}') AS lacking
+    FROM unnest(%(ids)b::int4[], %(starts)b::timestamptz[], %(cuts)b::timestamptz[], %(ends)b::timestamptz[],
+                %(asked)b::timestamptz[]) AS u(symbol_id, start_ts, cut, end_ts, asked_at)
+    LEFT JOIN (
+        SELECT k.symbol_id, range_agg(tstzrange(k.start_ts, k.end_ts)) AS lacking
+        FROM unnest(%(lack_ids)b::int4[], %(lack_starts)b::timestamptz[], %(lack_ends)b::timestamptz[])
+            AS k(symbol_id, start_ts, end_ts)
+        GROUP BY k.symbol_id
+    ) l ON l.symbol_id = u.symbol_id
+) n
+WHERE c.symbol_id = n.symbol_id AND c.interval_s = %(interval_s)b AND c.provider_id = %(provider_id)b
+
+-- name: note_asked
+-- Series that were asked in vain: only when.
+UPDATE ingestion_cursor c
+SET last_asked_at = greatest(c.last_asked_at, n.asked_at), last_as_of = %(as_of)b, updated_at = %(as_of)b
+FROM (
+    SELECT u.symbol_id, max(u.asked_at) AS asked_at
+    FROM unnest(%(ids)b::int4[], %(asked)b::timestamptz[]) AS u(symbol_id, asked_at)
+    GROUP BY u.symbol_id
+) n
+WHERE c.symbol_id = n.symbol_id AND c.interval_s = %(interval_s)b AND c.provider_id = %(provider_id)b

@@ -1,0 +1,20 @@
+-- name: add_evidence
+-- What a source answered besides bars. The key makes the same write, run again, add nothing.
+INSERT INTO fetch_evidence (symbol_id, interval_s, provider_id, start_ts, end_ts, asked_at, as_of, outcome, settled,
+                            lacking, code, detail)
+SELECT u.symbol_id, %(interval_s)s, %(provider_id)s, u.start_ts, u.end_ts, u.asked_at, %(as_of)s, u.outcome, u.settled,
+       u.lacking::tstzmultirange, u.code, u.detail
+FROM unnest(%(ids)s::int4[], %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(asked)s::timestamptz[],
+            %(outcomes)s::text[], %(settled)s::bool[], %(lacking)s::text[], %(codes)s::text[], %(details)s::text[])
+    AS u(symbol_id, start_ts, end_ts, asked_at, outcome, settled, lacking, code, detail)
+ON CONFLICT DO NOTHING
+
+-- name: add_quarantine
+INSERT INTO quarantine (symbol_id, interval_s, provider_id, ts, asked_at, as_of, reason, payload)
+VALUES (%(symbol_id)s, %(interval_s)s, %(provider_id)s, %(ts)s, %(asked_at)s, %(as_of)s, %(reason)s, %(payload)s)
+ON CONFLICT DO NOTHING
+
+-- name: add_payload
+INSERT INTO provider_payloads (provider_id, asked_at, endpoint, digest, as_of, status, symbols, body)
+VALUES (%(provider_id)s, %(asked_at)s, %(endpoint)s, sha256(%(body)b), %(as_of)s, %(status)s, %(symbols)s, %(body)b)
+ON CONFLICT DO NOTHING

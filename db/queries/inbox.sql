@@ -1,0 +1,60 @@
+-- name: receive
+-- A new element, or one whose id was last used so long ago that it counts as new.
+INSERT INTO rlc_inbox AS i (element_id, list_key, raw, payload, kind, remaining, state, reason, not_after, received_at,
+                            done_at)
+VALUES (%(element_id)s, %(list_key)s, %(raw)s, %(payload)s, %(kind)s, %(remaining)s, %(state)s, %(reason)s,
+        %(not_after)s, gapless_now(), CASE WHEN %(state)s = 'dead' THEN gapless_now() END)
+ON CONFLICT (element_id) DO UPDATE
+SET list_key = excluded.list_key, raw = excluded.raw, payload = excluded.payload, kind = excluded.kind,
+    remaining = excluded.remaining, state = excluded.state, reason = excluded.reason, lease_expires = NULL,
+    not_after = excluded.not_after, received_at = excluded.received_at, done_at = excluded.done_at
+WHERE i.state IN ('done', 'dead', 'expired')
+  AND i.received_at < excluded.received_at - make_interval(secs => %(once_s)s)
+RETURNING i.inbox_id
+
+-- name: dispatchable
+-- Elements that wait, oldest first, marked and leased in the same statement.
+UPDATE rlc_inbox i
+SET state = 'dispatched', lease_expires = clock_timestamp() + make_interval(secs => %(lease_s)s)
+FROM (
+    SELECT k.inbox_id, k.state AS before FROM rlc_inbox k
+    WHERE (k.state = 'new' OR k.state = 'dispatched' AND k.lease_expires <= clock_timestamp())
+      AND (k.not_after IS NULL OR k.not_after > gapless_now())
+    ORDER BY k.inbox_id
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+) l
+WHERE i.inbox_id = l.inbox_id
+RETURNING i.inbox_id, i.element_id, i.kind, i.payload, i.remaining, i.not_after, i.received_at,
+          l.before = 'dispatched'
+
+-- name: answered
+UPDATE rlc_inbox i
+SET remaining = r.remaining,
+    state = CASE WHEN r.remaining = '{}' THEN 'done' ELSE i.state END,
+    lease_expires = CASE WHEN r.remaining = '{}' THEN NULL ELSE i.lease_expires END,
+    done_at = CASE WHEN r.remaining = '{}' THEN gapless_now() END
+FROM (
+    SELECT k.inbox_id, ARRAY(SELECT s.name FROM unnest(k.remaining) WITH ORDINALITY AS s(name, place)
+                             WHERE s.name <> ALL (%(symbols)s::text[]) ORDER BY s.place) AS remaining
+    FROM rlc_inbox k
+    WHERE k.inbox_id = %(inbox_id)s AND k.state IN ('new', 'dispatched')
+    FOR UPDATE
+) r
+WHERE i.inbox_id = r.inbox_id
+
+-- name: mark_dead
+UPDATE rlc_inbox i
+SET state = 'dead', reason = %(reason)s, lease_expires = NULL, done_at = gapless_now()
+WHERE i.inbox_id = %(inbox_id)s AND i.state IN ('new', 'dispatched')
+
+-- name: expire
+UPDATE rlc_inbox i
+SET state = 'expired', reason = 'not answered before ' || i.not_after, lease_expires = NULL, done_at = gapless_now()
+FROM (SELECT k.inbox_id FROM rlc_inbox k
+      WHERE k.state IN ('new', 'dispatched') AND k.not_after <= gapless_now()
+      ORDER BY k.inbox_id FOR UPDATE SKIP LOCKED) l
+WHERE i.inbox_id = l.inbox_id
+
+-- name: counts
+SELECT i.state, count(*) FROM rlc_inbox i GROUP BY i.state

@@ -1,0 +1,207 @@
+"""The rows that answers add to what is stored: fetch the newest versions, compare, copy."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime
+from operator import attrgetter
+from typing import Any
+
+from core.bars import Bar
+from core.windows import Window
+from core.words import Interval, Status
+from db.batches import Series
+from db.pool import Connection
+from db.revisions import combine, decide
+from db.sql import sql
+
+ABSENT_TWICE = "absent from two settled answers in a row"
+
+Row = tuple[Any, ...]
+"""key, as_of, provider_id, asked_at, status, reason, then the fields of the bar; see ``_TYPES``."""
+Versions = Mapping[Any, Row]
+"""Newest stored version of a symbol's bars by ts, by session where daily; see the queries newest_*."""
+
+_FIELDS: Callable[[Bar], Row] = attrgetter(
+    "ts", "open", "high", "low", "close", "volume", "vwap", "trade_count"
+)
+_NO_VALUES = (None,) * 7
+_STATUS, _TS = 5, 7
+_TYPES = [
+    "timestamptz",
+    "int2",
+    "timestamptz",
+    "int2",
+    "text",
+    "timestamptz",
+    *["float8"] * 6,
+    "int4",
+]
+
+
+def newest_versions(
+    conn: Connection, interval: Interval, provider_id: int, asked: Sequence[Series]
+) -> dict[int, dict[Any, Row]]:
+    """Newest stored versions in each series' window, by symbol and bar key."""
+    if not asked:
+        return {}
+    start = min(series.window.start for series in asked)
+    end = max(series.window.end for series in asked)
+    parameters: dict[str, Any] = {
+        "ids": [series.symbol_id for series in asked],
+        "provider_id": provider_id,
+        "interval_s": interval.seconds,
+        "start_ts": start,
+        "end_ts": end,
+    }
+    name = "newest_same_window"
+    if interval is Interval.D1 or any(series.window != asked[0].window for series in asked):
+        name = "newest_daily" if interval is Interval.D1 else "newest_each_window"
+        parameters["starts"] = [series.window.start for series in asked]
+        parameters["ends"] = [series.window.end for series in asked]
+    found: dict[int, dict[Any, Row]] = {series.symbol_id: {} for series in asked}
+    for row in conn.execute(sql("candles", name), parameters, binary=True).fetchall():
+        found[row[0]][row[1]] = row
+    return found
+
+
+class RowBuilder:
+    """Builds the rows of one write and counts them by status."""
+
+    def __init__(
+        self, interval: Interval, as_of: datetime, provider_id: int, reason: str | None
+    ) -> None:
+        self._daily = interval is Interval.D1
+        self._interval_s = interval.seconds
+        self._as_of = as_of
+        self._provider_id = provider_id
+        self._reason = reason
+        self.rows: list[Row] = []
+
+    def counts(self) -> dict[int, int]:
+        """Rows by status."""
+        counts = dict.fromkeys((int(status) for status in Status), 0)
+        for row in self.rows:
+            counts[row[_STATUS]] += 1
+        return counts
+
+    def add_new(self, series: Series) -> None:
+        """Rows of a series of which nothing is stored in its window."""
+        if self._daily or len(series.answers) != 1:
+            self.add_changed(series, {}, (), None)
+            return
+        answer = series.answers[0]
+        key = (series.symbol_id, self._interval_s, self._as_of, self._provider_id, answer.asked_at)
+        final, partial = (*key, int(Status.FINAL), None), (*key, int(Status.PARTIAL), None)
+        self.rows += [(partial if bar.partial else final) + _FIELDS(bar) for bar in answer.bars]
+
+    def add_changed(
+        self,
+        series: Series,
+        stored: Versions,
+        lacked_before: Sequence[Window],
+        answered_before: datetime | None,
+    ) -> None:
+        """Rows for what differs from the newest stored versions, and tombstones.
+
+        Args:
+            series: The answers.
+            stored: Newest stored versions in the series' window.
+            lacked_before: Time that the newest settled answer before this batch lacked.
+            answered_before: When that answer was asked for; the same ask again is no second one.
+        """
+        bars = self._fold(series)
+        rows = [
+            self._row(series.symbol_id, key, *found, stored.get(key)) for key, found in bars.items()
+        ]
+        if lacked_before:
+            gone = self._gone(series, bars.keys(), stored, lacked_before, answered_before)
+            rows += [
+                self._tombstone(series.symbol_id, key, stored[key], asked_at)
+                for key, asked_at in gone.items()
+            ]
+        # Key order keeps the index's pages together.
+        self.rows += sorted((row for row in rows if row is not None), key=lambda row: row[_TS])
+
+    def _fold(self, series: Series) -> dict[datetime | date | None, tuple[Bar, datetime]]:
+        bars: dict[datetime | date | None, tuple[Bar, datetime]] = {}
+        for answer in series.answers:
+            for bar in answer.bars:
+                key = bar.session if self._daily else bar.ts
+                earlier = bars.get(key)
+                bars[key] = (
+                    (bar, answer.asked_at)
+                    if earlier is None
+                    else (combine(earlier[0], bar), answer.asked_at)
+                )
+        return bars
+
+    def _row(
+        self, symbol_id: int, key: Any, bar: Bar, asked_at: datetime, stored: Row | None
+    ) -> Row | None:
+        if stored is None:
+            status, values = int(not bar.partial), _FIELDS(bar)[1:]
+        else:
+            decided = decide(stored[2], stored[3], stored[4:11], bar, asked_at)
+            if decided is None:
+                return None
+            status, values = decided
+        reason = self._reason if status == Status.REVISED else None
+        return (
+            symbol_id,
+            key if self._daily else self._interval_s,
+            self._as_of,
+            self._provider_id,
+            asked_at,
+            status,
+            reason,
+            bar.ts,
+            *values,
+        )
+
+    def _gone(
+        self,
+        series: Series,
+        answered: Any,
+        stored: Versions,
+        lacked_before: Sequence[Window],
+        answered_before: datetime | None,
+    ) -> dict[Any, datetime]:
+        gone: dict[Any, datetime] = {}
+        for answer in series.answers:
+            if answered_before is None or answer.asked_at <= answered_before:
+                continue
+            lacking = answer.settled_lacking()
+            for key, row in stored.items():
+                ts = row[11] if self._daily else key
+                if (
+                    row[2] != Status.WITHDRAWN
+                    and key not in answered
+                    and any(window.contains(ts) for window in lacking)
+                    and any(window.contains(ts) for window in lacked_before)
+                ):
+                    gone[key] = answer.asked_at
+        return gone
+
+    def _tombstone(self, symbol_id: int, key: Any, stored: Row, asked_at: datetime) -> Row:
+        return (
+            symbol_id,
+            key if self._daily else self._interval_s,
+            self._as_of,
+            self._provider_id,
+            asked_at,
+            int(Status.WITHDRAWN),
+            ABSENT_TWICE,
+            stored[11] if self._daily else key,
+            *_NO_VALUES,
+        )
+
+
+def copy_rows(conn: Connection, interval: Interval, rows: Sequence[Row]) -> None:
+    """Append rows by binary COPY; they should come in key order."""
+    if not rows:
+        return
+    daily = interval is Interval.D1
+    with conn.cursor().copy(sql("candles", "copy_daily" if daily else "copy_intraday")) as copy:
+        copy.set_types(["int4", "date" if daily else "int4", *_TYPES])
+        write_row = copy.write_row
+        for row in rows:
+            write_row(row)
