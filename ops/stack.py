@@ -49,6 +49,8 @@ class Kind:
 
     name: str
     words: tuple[str, ...]
+    stop_rank: int = 1
+    """Who makes work stops before who does it; equal ranks stop together."""
 
 
 WORKERS = tuple(
@@ -56,9 +58,9 @@ WORKERS = tuple(
     for role in ("collect", "backfill")
     for tier in ("T0", "T1", "T2")
 )
-SCHEDULER = Kind("scheduler", ("scheduler",))
-INTAKE = Kind("intake", ("workers", "intake"))
-EXPORTER = Kind("exporter", ("ops", "exporter"))
+SCHEDULER = Kind("scheduler", ("scheduler",), stop_rank=0)
+INTAKE = Kind("intake", ("workers", "intake"), stop_rank=0)
+EXPORTER = Kind("exporter", ("ops", "exporter"), stop_rank=2)
 
 
 @dataclass(slots=True)
@@ -178,8 +180,8 @@ class Stack:
         Raises:
             StackError: one does not, with the end of its log.
         """
-        for rank, kind in enumerate(kinds):
-            self.supervisor.add(self._process(kind, rank))
+        for kind in kinds:
+            self.supervisor.add(self._process(kind))
         self.supervisor.start()
         deadline = self.clock.monotonic() + _READY_S
         waiting = [kind.name for kind in kinds]
@@ -201,9 +203,13 @@ class Stack:
         except (OSError, ValueError, URLError):
             return False
 
-    def stop_processes(self) -> None:
-        """Stop the processes and the simulator; the servers stay for whoever still reads."""
-        self.supervisor.stop()
+    def run_tool(self, module: str, *words: str) -> int:
+        """Run one of our modules to its end, its talk in the log of that name; returns its exit code."""
+        with self.home.log_path(module).open("ab") as log:
+            done = subprocess.run(  # noqa: S603 - our own module
+                [sys.executable, "-m", module, *words], stdout=log, stderr=log, check=False
+            )
+        return done.returncode
 
     def close(self) -> None:
         """Stop processes, simulator and servers, in that order, within seconds."""
@@ -237,12 +243,14 @@ class Stack:
     def _port_file(self, name: str) -> Path:
         return self.home.path / "run" / f"{name}.port"
 
-    def _process(self, kind: Kind, rank: int) -> Process:
+    def _process(self, kind: Kind) -> Process:
         port_file = self._port_file(kind.name)
         port_file.unlink(missing_ok=True)
         own = {"GAPLESS_HOME": str(self.home.path), "METRICS_PORT": "0"}
         argv = [sys.executable, "-m", *kind.words, "--port-file", str(port_file)]
-        return Process(kind.name, argv, {**environment(), **self.env, **own}, stop_rank=rank)
+        return Process(
+            kind.name, argv, {**environment(), **self.env, **own}, stop_rank=kind.stop_rank
+        )
 
 
 def _end(process: "subprocess.Popen[str]") -> None:

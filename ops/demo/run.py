@@ -217,7 +217,7 @@ def _tell_faults(before: list[str], seen: Snapshot, market: Clock, screen: Scree
 def _check(run: _Run) -> dict[str, Any]:
     """Stop the writers, let the independent checker compare tables, reads and log with the truth."""
     ended_real = real_timestamp()
-    run.stack.stop_workers_keep_sim()
+    run.stack.supervisor.stop_all_but({"sim"})
     run.sim.post("/admin/flush", {})
     _say("the market is closed; the checker compares every stored bar with the truth ...")
     out = run.stack.home.path / "check.json"

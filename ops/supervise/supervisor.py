@@ -22,6 +22,7 @@ import signal
 import subprocess
 import sys
 import uuid
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -152,20 +153,28 @@ class Supervisor:
         self._start(kept)
 
     def stop(self, timeout_s: float = STOP_S) -> None:
-        """End everything, rank by rank, and leave nothing behind. Stopping twice changes nothing.
+        """End everything, rank by rank, and leave nothing behind. Stopping twice changes nothing."""
+        self._end_in_order(list(self._children.values()), timeout_s)
+        if any(kept.starts for kept in self._children.values()):
+            kill_marked(self._run)
+            remove_record(self._state)
 
-        Each rank is asked to end and gets an equal share of the seconds that are left, what it does
-        not need goes to the next; then its process groups are killed.
+    def stop_all_but(self, names: Collection[str], timeout_s: float = STOP_S) -> None:
+        """End everything else, rank by rank; what was ended is not started again by ``poll``."""
+        others = [kept for name, kept in self._children.items() if name not in names]
+        self._end_in_order(others, timeout_s)
+        self._write_record()
+
+    def _end_in_order(self, children: list[_Child], timeout_s: float) -> None:
+        """Each rank is asked to end and gets an equal share of the seconds that are left, what it
+        does not need goes to the next; then its process groups are killed.
         """
         deadline = self._clock.monotonic() + timeout_s
-        ordered = sorted(self._children.values(), key=lambda kept: kept.process.stop_rank)
+        ordered = sorted(children, key=lambda kept: kept.process.stop_rank)
         ranks = [list(same) for _, same in groupby(ordered, lambda kept: kept.process.stop_rank)]
         for number, same in enumerate(ranks):
             left = max(0.0, deadline - self._clock.monotonic())
             self._end(same, left / (len(ranks) - number))
-        if any(kept.starts for kept in ordered):
-            kill_marked(self._run)
-            remove_record(self._state)
 
     def _child(self, name: str) -> _Child:
         try:
