@@ -100,14 +100,14 @@ class CollectJob:
     """End of the window, exclusive; None for quotes."""
     provider: _Name | None = None
     """A reread is pinned to it; for the others a hint that ALLOW_SOURCE_OVERRIDE permits."""
-    inbox: int | None = None
-    """The coordinator's element that it answers."""
+    inbox: dict[int, tuple[_Name, ...]] | None = None
+    """The coordinator's elements that it answers: row -> symbols that the row still wants."""
     phase: int = 0
     """Which part of the cadence the slot belongs to, when load is spread."""
     part: int = 0
     """Number of the batch within the slot."""
     push: str = ""
-    """Word that tells two pushes of one coordinator element apart."""
+    """Word that tells two pushes of the same elements apart."""
 
     def __post_init__(self) -> None:
         if not self.symbols:
@@ -143,8 +143,8 @@ class CollectJob:
         words += [str(self.phase), str(self.part)]
         if self.provider is not None:
             words.append(self.provider)
-        if self.inbox is not None:
-            words.append(f"i{self.inbox}")
+        if self.inbox:
+            words.append(f"i{min(self.inbox)}")
         if self.push:
             words.append(self.push)
         return "-".join(re.sub(r"[^A-Za-z0-9_]", "_", word) for word in words)

@@ -1,0 +1,347 @@
+"""Puts questions to providers: route, fetch, parse, assess, as many at once as places and budget allow.
+
+The batch's own thread hands out the calls; the calls run in the process's pool. Whatever happens to
+a question comes back as one result: answered, or unanswered with the error.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from core.bars import Quote
+from core.errors import (
+    BadDataError,
+    DeadlineExceededError,
+    GaplessError,
+    MalformedPayloadError,
+    NoRouteError,
+    ProviderError,
+)
+from core.windows import Window
+from core.words import Capability, Share
+from db.candles import Payload
+from db.universe import Member
+from providers.base import Call, Page, Request
+from routing.router import Lease
+from workers.assess import Judged, assess
+from workers.context import Context
+
+log = logging.getLogger(__name__)
+
+_TICK_S = 0.05
+"""Real seconds after which the batch looks up from waiting for calls or budget."""
+_AGAIN_AFTER_S = 0.5
+"""Real seconds before a question is put again to a source that was not ready for it."""
+_TRIES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One symbol, over one window for bars."""
+
+    member: Member
+    window: Window | None
+    """None for quotes."""
+    barred: frozenset[str] = frozenset()
+    """Sources that are not to be asked (again)."""
+    alone: bool = False
+    """Not to be put together with other symbols in one call."""
+    tries: int = 0
+    not_before: float = 0.0
+    """Monotonic seconds."""
+    blame: "Unanswered | None" = None
+    """How the last source asked failed."""
+    tag: int = 0
+    """The asker's own mark; comes back with the result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A source answered."""
+
+    question: Question
+    source: str
+    asked_at: datetime
+    judged: Judged | None
+    """For bars."""
+    quote: Quote | None
+    """For quotes."""
+    payload: Payload | None
+    """The raw reply; with the first symbol of a call only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """Nobody answered; ``source`` is None where nobody was asked."""
+
+    question: Question
+    error: GaplessError
+    source: str | None = None
+    asked_at: datetime | None = None
+    lease: Lease | None = None
+    crowd: int = 1
+    """Symbols in the call that failed."""
+
+
+Result = Answered | Unanswered
+
+
+class _StaleError(GaplessError):
+    """The lease's tokens were forfeited before the call could leave; lease anew."""
+
+
+@dataclass(slots=True)
+class _Flight:
+    lease: Lease
+    call: Call
+    questions: Sequence[Question]
+
+
+@dataclass(slots=True)
+class Asking:
+    """The questions of one batch and one capability, until each has its result."""
+
+    context: Context
+    capability: Capability
+    share: Share
+    deadline: float
+    """Monotonic seconds after which nobody is asked any more."""
+    hint: str | None = None
+    only: str | None = None
+    """Ask this source and no other."""
+    timeout_s: float = 3.0
+    """Longest call, real seconds."""
+    _waiting: "dict[frozenset[str], deque[Question]]" = field(default_factory=dict)
+    _flying: "dict[Future[list[Result]], _Flight]" = field(default_factory=dict)
+
+    def add(self, questions: Iterable[Question]) -> None:
+        """Put questions, asked in their order."""
+        for question in questions:
+            self._waiting.setdefault(question.barred, deque()).append(question)
+
+    def results(self) -> Iterator[list[Result]]:
+        """What has come in since the last look, perhaps nothing, until every question has ended."""
+        while self._waiting or self._flying:
+            results = self._hand_out()
+            if self._flying:
+                done, _ = wait(self._flying, timeout=_TICK_S, return_when=FIRST_COMPLETED)
+                for future in done:
+                    results += self._land(future, self._flying.pop(future))
+            yield results
+
+    def again(self, result: Unanswered) -> bool:
+        """Put a failed question again where that may help; False when it has ended.
+
+        The error says how. Backpressure is waited for. A refusal that is nobody's fault costs
+        nothing: another source is asked. A failure spends the fleet's retry budget, goes to
+        another source and goes alone, so that one bad symbol can't sink the others twice.
+        """
+        question, error, source = result.question, result.error, result.source
+        if source is None or self.over or question.tries + 1 >= _TRIES:
+            return False
+        question = replace(question, blame=result)
+        if error.retryable and not error.counts_against_health:
+            later = self.context.clock.monotonic() + _AGAIN_AFTER_S
+            self.add([replace(question, not_before=later)])
+            return True
+        if error.counts_against_health:
+            if result.lease is None or not result.lease.retry_allowed():
+                return False
+            question = replace(question, tries=question.tries + 1, alone=True)
+        barred = question.barred | {source}
+        others = set(self.context.router.eligible(self.capability)) - barred - self._excluded()
+        if not others and result.crowd > 1 and error.counts_against_health:
+            # Nobody else is there: the same source, but without the symbol that spoilt the call.
+            barred = question.barred
+        elif not others:
+            return False
+        self.add([replace(question, barred=barred)])
+        return True
+
+    @property
+    def over(self) -> bool:
+        """Whether the time for asking has passed."""
+        return self.context.stop.finish_now or self.context.clock.monotonic() >= self.deadline
+
+    def _hand_out(self) -> list[Result]:
+        """Start calls while there are questions, places and budget; returns what ended unasked."""
+        ended: list[Result] = []
+        for barred in list(self._waiting):
+            while barred in self._waiting:
+                if self.over:
+                    ended += self._give_up(barred)
+                    break
+                if not self._hand_out_one(barred, ended):
+                    break
+        return ended
+
+    def _hand_out_one(self, barred: frozenset[str], ended: list[Result]) -> bool:
+        """Start one call; False when this group of questions has to wait."""
+        clock, patience = self.context.clock, 0.0 if self._flying else _TICK_S
+        if self._waiting[barred][0].not_before > clock.monotonic():
+            clock.sleep(patience)
+            return False
+        if not self.context.calls.reserve(patience):
+            return False
+        kept = False
+        try:
+            lease = self.context.router.acquire(
+                self.capability,
+                share=self.share,
+                hint=self.hint,
+                exclude=barred | self._excluded(),
+                deadline=min(self.deadline, clock.monotonic() + patience),
+            )
+            kept = self._send(lease, barred, ended)
+        except NoRouteError as error:
+            if error.retry_at is None:
+                ended += self._give_up(barred, error)
+            return False
+        finally:
+            if not kept:
+                self.context.calls.give_back()
+        return True
+
+    def _send(self, lease: Lease, barred: frozenset[str], ended: list[Result]) -> bool:
+        """Plan and start one call under the lease; False when nothing was started."""
+        questions = self._take(barred, lease.spec.batch)
+        request = Request(
+            self.capability, tuple(q.member.symbol for q in questions), questions[0].window
+        )
+        try:
+            first, *rest = lease.provider.plan(request)
+        except ProviderError as error:
+            lease.release()
+            asked_at = self.context.clock.now()
+            for question in questions:
+                refused = Unanswered(question, error, lease.source, asked_at)
+                if not self.again(refused):
+                    ended.append(refused)
+            return False
+        by_symbol = {question.member.symbol: question for question in questions}
+        for call in reversed(rest):
+            # Longer or wider than one call: the rest is asked next, of whoever is free then.
+            self._put_first(
+                replace(by_symbol[symbol], window=call.window) for symbol in call.symbols
+            )
+        sent = [replace(by_symbol[symbol], window=first.window) for symbol in first.symbols]
+        future = self.context.calls.submit(self._call, lease, first, sent)
+        self._flying[future] = _Flight(lease, first, sent)
+        return True
+
+    def _call(self, lease: Lease, call: Call, questions: Sequence[Question]) -> list[Result]:
+        """One call, in a thread of the pool: send, parse, assess, tell the router."""
+        if not lease.fresh():
+            raise _StaleError("the budget's tokens were forfeited before the call left")
+        clock, reference = self.context.clock, self.context.reference
+        calendar = reference.calendar(questions[0].member.calendar)
+        started, asked_at = clock.monotonic(), clock.now()
+        try:
+            raw = lease.provider.send(call, min(self.timeout_s, lease.spec.timeout_s))
+            page = lease.provider.parse(call, raw, calendar)
+        except ProviderError as error:
+            lease.failed(error, clock.monotonic() - started, endpoint=call.endpoint)
+            return [
+                Unanswered(question, error, lease.source, asked_at, lease, len(questions))
+                for question in questions
+            ]
+        latency_s = clock.monotonic() - started
+        payload = Payload(lease.source, call.endpoint, call.symbols, asked_at, raw.status, raw.body)
+        results: list[Result] = []
+        expected = received = 0
+        for question in questions:
+            result = self._judge(lease, question, page, asked_at, payload)
+            results.append(result)
+            if isinstance(result, Answered):
+                payload = None
+                expected += result.judged.expected if result.judged else 1
+                received += result.judged.received if result.judged else 1
+        lease.answered(latency_s, endpoint=call.endpoint, expected=expected, received=received)
+        return results
+
+    def _judge(
+        self,
+        lease: Lease,
+        question: Question,
+        page: Page,
+        asked_at: datetime,
+        payload: Payload | None,
+    ) -> Result:
+        """What the reply says to one question."""
+        symbol, interval = question.member.symbol, self.capability.interval
+        problem = page.problems.get(symbol)
+        if interval is None and problem is None and symbol not in page.quotes:
+            problem = BadDataError(f"{lease.source} left {symbol} out of its quotes")
+        if problem is not None:
+            return Unanswered(question, problem, lease.source, asked_at, lease)
+        if interval is None or question.window is None:
+            quote = page.quotes[symbol]
+            return Answered(question, lease.source, asked_at, None, quote, payload)
+        judged = assess(
+            question.member.symbol_id,
+            self.context.reference.calendar(question.member.calendar),
+            interval,
+            lease.spec.settle,
+            question.window,
+            asked_at,
+            page.bars.get(symbol, ()),
+            ((ts, reason) for name, ts, reason in page.rejects if name == symbol),
+            store_partial=self.context.settings.store_partial,
+        )
+        return Answered(question, lease.source, asked_at, judged, None, payload)
+
+    def _land(self, future: "Future[list[Result]]", flight: _Flight) -> list[Result]:
+        error = future.exception()
+        if error is None:
+            return future.result()
+        if isinstance(error, _StaleError):
+            flight.lease.release()
+            self._put_first(flight.questions)
+            return []
+        if isinstance(error, GaplessError):
+            flight.lease.release()
+            return [Unanswered(question, error) for question in flight.questions]
+        # An adapter tripped over the reply: the source's word can't be used, the batch goes on.
+        log.error("reply could not be read", exc_info=error, extra={"source": flight.lease.source})
+        malformed = MalformedPayloadError(
+            f"{flight.call.endpoint}: {type(error).__name__}: {error}"
+        )
+        flight.lease.failed(malformed, 0.0, endpoint=flight.call.endpoint)
+        crowd, now = len(flight.questions), self.context.clock.now()
+        return [
+            Unanswered(question, malformed, flight.lease.source, now, flight.lease, crowd)
+            for question in flight.questions
+        ]
+
+    def _take(self, barred: frozenset[str], batch: int) -> list[Question]:
+        """The next questions that fit into one call."""
+        waiting = self._waiting[barred]
+        taken = [waiting.popleft()]
+        first = taken[0]
+        while waiting and len(taken) < batch and not first.alone:
+            other = waiting[0]
+            if other.alone or other.window != first.window:
+                break
+            if other.member.calendar != first.member.calendar:
+                break
+            taken.append(waiting.popleft())
+        if not waiting:
+            del self._waiting[barred]
+        return taken
+
+    def _put_first(self, questions: Iterable[Question]) -> None:
+        for question in reversed(list(questions)):
+            self._waiting.setdefault(question.barred, deque()).appendleft(question)
+
+    def _give_up(self, barred: frozenset[str], error: GaplessError | None = None) -> list[Result]:
+        reason = error or DeadlineExceededError(f"no time left to ask for {self.capability}")
+        return [Unanswered(question, reason) for question in self._waiting.pop(barred)]
+
+    def _excluded(self) -> frozenset[str]:
+        """Every source but the one that the questions are pinned to."""
+        if self.only is None:
+            return frozenset()
+        return frozenset(self.context.router.eligible(self.capability)) - {self.only}

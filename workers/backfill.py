@@ -1,0 +1,223 @@
+"""Backfill rows: claim, ask, ask the next source for what lacks, finish together with the bars.
+
+A row in ``backfill_jobs`` is the truth, the queue's job a hint. Rows are claimed for ``LEASE_S`` and
+the claim is renewed meanwhile; a row whose worker died comes back when its claim runs out.
+"""
+
+import logging
+import random
+import threading
+import uuid
+from collections.abc import Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Final
+
+from core import metrics
+from core.bars import Bar
+from core.errors import StorageError
+from core.windows import Window
+from core.words import Capability, Interval, Share
+from db import backfill as table
+from db.backfill import Finish, Job
+from db.candles import Answer
+from workers.asking import Answered, Asking
+from workers.context import Context
+from workers.queues import BACKFILL_TIMEOUT_S, BackfillJob
+from workers.rows import Series, group
+from workers.verdict import Findings, Verdict, judge
+from workers.writing import Writer
+
+log = logging.getLogger(__name__)
+
+LEASE_S: Final = 30.0
+"""Real seconds for which a claim holds without a word from its worker."""
+_SPARE_S = 30.0
+"""Real seconds of the job's time limit that are kept for the last calls and the last write."""
+_CALL_S = 6.0
+"""Longest call, real seconds."""
+_GATHER_S = 0.25
+"""Real seconds for which an ended row may wait for others to commit with."""
+_PAUSE_MIN_S = 0.2
+_CAPABILITY = {Interval.M1: Capability.BARS_1M, Interval.D1: Capability.BARS_EOD}
+
+
+def backfill(context: Context, job: BackfillJob) -> dict[str, int]:
+    """Claim the rows that are free and see each through to its next state.
+
+    Returns:
+        How many rows were ``claimed`` and how many came to each state.
+
+    Raises:
+        StorageError: the database stayed away; the claims run out by themselves.
+    """
+    # A claim of its own: what an earlier run of this job still reports then changes nothing.
+    owner = uuid.uuid4().hex
+    limit = context.settings.backfill_max_concurrency(job.tier)
+    rows = table.claim(context.db, job.ids, owner, LEASE_S, limit)
+    counts = {"claimed": len(rows)}
+    with _Claims(context, [row.job_id for row in rows], owner):
+        for alike in _alike(rows):
+            for state in _Run(context, job, alike, owner).work():
+                counts[state] = counts.get(state, 0) + 1
+    return counts
+
+
+class _Run:
+    """Rows of one interval and one provider hint, from claim to next state."""
+
+    def __init__(self, context: Context, job: BackfillJob, rows: Sequence[Job], owner: str) -> None:
+        first = rows[0]
+        self._context = context
+        self._tier = job.tier
+        self._owner = owner
+        self._chunk = timedelta(minutes=context.settings.backfill_chunk_minutes)
+        capability = _CAPABILITY[first.interval]
+        pinned = first.provider if first.origin == "reread" else None
+        self._asking = Asking(
+            context,
+            capability,
+            share=Share.BACKFILL,
+            deadline=context.clock.monotonic() + BACKFILL_TIMEOUT_S - _SPARE_S,
+            hint=None if pinned else first.provider,
+            only=pinned,
+            timeout_s=_CALL_S,
+        )
+        eligible = frozenset(context.router.eligible(capability))
+        self._eligible = eligible & {pinned} if pinned else eligible
+        self._series = group(
+            rows,
+            {row.calendar: context.reference.calendar(row.calendar) for row in rows},
+            self._chunk,
+        )
+        self._gaps: dict[int, list[Window]] = {}
+        for row in rows:
+            if row.origin == "gap":
+                self._gaps.setdefault(row.symbol_id, []).append(row.window)
+        self._writer = Writer(context, first.interval, job.tier, is_new=self._is_new)
+        self._settle = timedelta(0)
+        self._states: list[str] = []
+        self._ended: list[Finish] = []
+        self._ended_since = 0.0
+
+    def work(self) -> list[str]:
+        """See every row through; returns the state that each came to."""
+        for series in self._series:
+            self._asking.add(series.first_questions(self._eligible, self._chunk))
+            self._go_on(series)
+        for results in self._asking.results():
+            for result in results:
+                if isinstance(result, Answered):
+                    self._take(result)
+                elif not self._asking.again(result):
+                    self._writer.add_failure(result)
+                    self._series[result.question.tag].failed(result)
+                self._go_on(self._series[result.question.tag])
+            self._commit(_GATHER_S)
+        self._commit(0.0)
+        for source in sorted(self._writer.sources) or ["none"]:
+            self._context.telemetry.count(metrics.JOBS_PROCESSED, "backfill", source)
+        return self._states
+
+    def _take(self, result: Answered) -> None:
+        assert result.judged is not None, "bars were asked for"
+        answer = result.judged.answer
+        self._writer.add(result)
+        self._settle = answer.asked_at - answer.settled_until
+        self._series[result.question.tag].answered(result.source, answer)
+
+    def _go_on(self, series: Series) -> None:
+        """Ask the next source for what lacks, or end the rows when there is nothing to ask."""
+        questions = series.next_questions(self._eligible)
+        self._asking.add(questions)
+        if questions or not series.ended:
+            return
+        if not self._ended:
+            self._ended_since = self._context.clock.monotonic()
+        for row in series.rows:
+            found = series.findings(row)
+            spread = random.random()  # noqa: S311 - keeps rows apart, guards nothing
+            verdict = judge(
+                found,
+                self._eligible,
+                frozenset(row.answered_by),
+                row.attempts,
+                self._settle,
+                spread,
+            )
+            self._ended.append(self._finish(row, found, verdict))
+
+    def _finish(self, row: Job, found: Findings, verdict: Verdict) -> Finish:
+        clock, state = self._context.clock, verdict.state
+        if state == "pending" and verdict.spent:
+            # The database parks a row after its last attempt.
+            last = row.attempts >= self._context.settings.backfill_max_attempts
+            state = "failed" if last else state
+        if state != "pending":
+            self._context.telemetry.count(metrics.BACKFILL_COMPLETED, self._tier, state)
+        self._states.append(state)
+        pause_s = clock.real_seconds(verdict.pause_s) if verdict.pause_s else 0.0
+        return Finish(
+            job_id=row.job_id,
+            lease_owner=self._owner,
+            state=verdict.state,
+            reason=verdict.reason,
+            next_try_in_s=max(pause_s, _PAUSE_MIN_S) if verdict.pause_s else 0.0,
+            not_before=verdict.not_before,
+            answered_by=tuple(sorted(found.answered_by)),
+            spent=verdict.spent,
+        )
+
+    def _commit(self, gather_s: float) -> None:
+        """Write what came in; ended rows commit with the last of their bars."""
+        now = self._context.clock.monotonic()
+        if gather_s == 0.0 or (self._ended and now - self._ended_since >= gather_s):
+            ended, self._ended = self._ended, []
+            self._writer.flush(ended)
+        else:
+            self._writer.flush_due()
+
+    def _is_new(self, answer: Answer, bar: Bar) -> bool:
+        return any(window.contains(bar.ts) for window in self._gaps.get(answer.symbol_id, ()))
+
+
+class _Claims:
+    """Renews claims from a thread of its own for as long as the block lasts."""
+
+    def __init__(self, context: Context, ids: Sequence[int], owner: str) -> None:
+        self._context = context
+        self._ids = ids
+        self._owner = owner
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="claims", daemon=True)
+
+    def __enter__(self) -> None:
+        if self._ids:
+            self._thread.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        if self._ids:
+            self._thread.join()
+
+    def _renew(self) -> None:
+        while not self._over.wait(LEASE_S / 3):
+            try:
+                table.heartbeat(self._context.db, self._ids, self._owner, LEASE_S)
+            except StorageError as error:
+                # Claims may run out now; their rows are then asked twice, which changes nothing.
+                log.warning("claims not renewed: %s", error)
+
+
+def _alike(rows: Sequence[Job]) -> list[list[Job]]:
+    """Rows by interval, provider and whether they are pinned to it."""
+    groups: dict[tuple[str, str | None, bool], list[Job]] = {}
+    for row in rows:
+        key = (row.interval, row.provider, row.origin == "reread")
+        groups.setdefault(key, []).append(row)
+    return list(groups.values())

@@ -1,0 +1,137 @@
+"""One batch of live work, top to bottom: resolve, route, fetch, parse, assess, write, advance.
+
+Routing, fetching, parsing and assessing of one question is ``Asking``; bars, evidence and the
+cursor's advance are one transaction in ``Writer``. Running a batch twice changes nothing.
+"""
+
+import logging
+from datetime import datetime, timedelta
+from statistics import median
+
+from core import metrics
+from core.bars import Bar
+from core.windows import Window, subtract
+from core.words import Interval, Share
+from db.candles import Answer
+from db.universe import Member
+from workers.asking import Answered, Asking, Question
+from workers.context import Context
+from workers.queues import CollectJob, Kind
+from workers.stopping import HandedBackError
+from workers.writing import Writer
+
+log = logging.getLogger(__name__)
+
+_SPARE_S = 5.0
+"""Real seconds of the job's time limit that are kept for the last calls and the last write."""
+
+
+def collect(context: Context, job: CollectJob) -> dict[str, int]:
+    """Ask for every symbol of the batch and write what comes.
+
+    Returns:
+        How many symbols were ``asked``, ``answered``, ``failed``; ``stale`` when it came too late.
+
+    Raises:
+        HandedBackError: the process stops; the batch goes back to its queue.
+        StorageError: the database stayed away.
+    """
+    clock = context.clock
+    now = clock.now()
+    if now > job.not_after:
+        return _drop_stale(context, job)
+    interval = job.kind.capability.interval
+
+    questions = [
+        Question(member, window)
+        for member in _resolve(context, job)
+        for window in _windows(context, job, member)
+    ]
+    left_s = clock.real_seconds((job.not_after - now).total_seconds())
+    asking = Asking(
+        context,
+        job.kind.capability,
+        share=Share.LIVE,
+        deadline=clock.monotonic() + min(left_s, job.kind.timeout_s - _SPARE_S),
+        hint=job.provider if job.kind is not Kind.REREAD else None,
+        only=job.provider if job.kind is Kind.REREAD else None,
+    )
+    writer = Writer(context, interval, job.tier, inbox=job.inbox, is_new=_is_new(context, job))
+
+    asking.add(questions)
+    left = {q.member.symbol: [q.window] if q.window else [] for q in questions}
+    reached: dict[str, datetime] = {}
+    failed = 0
+    for results in asking.results():
+        for result in results:
+            if isinstance(result, Answered):
+                symbol, window = result.question.member.symbol, result.question.window
+                # A long window is asked in parts; the symbol is answered with the last of them.
+                if window is not None:
+                    left[symbol] = subtract(left[symbol], [window])
+                writer.add(result, closes=not left[symbol])
+                reached[symbol] = window.end if window else result.asked_at
+            elif not asking.again(result):
+                writer.add_failure(result)
+                failed += 1
+        writer.flush_due()
+    writer.flush()
+
+    for source in sorted(writer.sources) or ["none"]:
+        context.telemetry.count(metrics.JOBS_PROCESSED, job.kind, source)
+    if job.kind is Kind.BARS_1M and questions and not job.inbox:
+        _note_lag(context, job, questions, reached)
+    if failed and context.stop.requested:
+        raise HandedBackError(f"stopped with {failed} of {len(questions)} symbols not reached")
+    if job.kind is Kind.QUOTES_L1 and questions and not reached:
+        context.telemetry.count(metrics.SLOTS_MISSED, job.kind, job.tier)
+    return {"asked": len(questions), "answered": len(reached), "failed": failed}
+
+
+def _drop_stale(context: Context, job: CollectJob) -> dict[str, int]:
+    context.telemetry.count(metrics.JOBS_STALE, job.kind, job.tier)
+    if job.kind is Kind.QUOTES_L1:
+        # Nothing will ever ask for it again; missing bars are found by the gap pass.
+        context.telemetry.count(metrics.SLOTS_MISSED, job.kind, job.tier)
+    log.info("stale job dropped", extra={"job": job.id, "not_after": job.not_after.isoformat()})
+    return {"stale": len(job.symbols)}
+
+
+def _resolve(context: Context, job: CollectJob) -> list[Member]:
+    """Members in the job's order; names that left the universe since are skipped."""
+    members = context.reference.resolve(job.symbols)
+    unknown = [name for name in job.symbols if name not in members]
+    if unknown:
+        log.warning("symbols left out, the universe does not know them", extra={"symbols": unknown})
+    return [members[name] for name in job.symbols if name in members]
+
+
+def _windows(context: Context, job: CollectJob, member: Member) -> list[Window | None]:
+    """What to ask for one symbol: nothing where its exchange was closed all the while."""
+    if job.kind is Kind.QUOTES_L1:
+        return [None]
+    calendar = context.reference.calendar(member.calendar)
+    if not job.inbox and not calendar.trading(job.window):
+        return []
+    return [job.window]
+
+
+def _is_new(context: Context, job: CollectJob):  # noqa: ANN202
+    """Bars that ended since the sweep before this one can't have been stored earlier."""
+    cadence_s = context.settings.cadence_s(job.tier, job.kind.capability)
+    fresh = timedelta(seconds=cadence_s or 0)
+    step = Interval.M1.delta
+
+    def is_new(answer: Answer, bar: Bar) -> bool:
+        return job.kind is Kind.BARS_1M and answer.asked_at - fresh < bar.ts + step
+
+    return is_new
+
+
+def _note_lag(
+    context: Context, job: CollectJob, questions: list[Question], reached: dict[str, datetime]
+) -> None:
+    """Market now minus how far the batch's median symbol has been asked and answered."""
+    behind = [reached.get(q.member.symbol, job.window.start).timestamp() for q in questions]
+    lag_s = context.clock.timestamp() - median(behind)
+    context.telemetry.set(metrics.INGESTION_LAG, lag_s, Interval.M1)

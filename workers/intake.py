@@ -1,0 +1,372 @@
+"""Takes the coordinator's elements off its lists, keeps them, and turns them into work.
+
+Order: peek, keep (commit), remove. Whatever dies in between, the element is on its list or in the
+inbox or in both, and its id makes it one. What is kept is dispatched again until it is answered, so
+Redis may forget everything. Any number of intakes may run at once.
+"""
+
+import base64
+import logging
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, Final, cast
+
+import orjson
+from redis import Redis
+from redis.exceptions import RedisError
+
+from core import metrics
+from core.errors import BadJobError, QueueError, StorageError, UsageError
+from core.settings import Settings
+from core.telemetry import Telemetry
+from core.windows import Window
+from core.words import Capability, Tier
+from db import backfill, inbox
+from db.backfill import NewJob
+from db.errors import sqlstate
+from db.inbox import Dispatch
+from db.pool import Database
+from db.universe import Member
+from workers.current import current_window
+from workers.elements import Element, Reading, parse, read
+from workers.queues import CollectJob, Kind, enqueue_collect
+from workers.reference import Reference
+from workers.stopping import Stop
+
+log = logging.getLogger(__name__)
+
+PEEK: Final = 100
+LEASE_S: Final = 60.0
+"""Real seconds after which an element that is not answered is dispatched again."""
+DEFAULT_LIFE: Final = timedelta(hours=24)
+"""Market time for which an element without ``not_after`` is tried."""
+_SKEW = timedelta(minutes=1)
+"""How far the coordinator's clock may be ahead of ours."""
+_WAIT_S = 0.25
+_TIDY_S = 1.0
+_BACKOFF_MAX_S = 5.0
+
+_DATA_EXCEPTION = "22"
+"""SQLSTATE class: the value itself can't be stored."""
+
+_BURY = """
+-- KEYS: 1 = the list, 2 = its dead list; ARGV: 1 = the element, 2 = the entry with its reason
+-- Answers 1 when it was still there, so that several intakes bury it once.
+if redis.call('LREM', KEYS[1], -1, ARGV[1]) == 0 then return 0 end
+redis.call('LPUSH', KEYS[2], ARGV[2])
+return 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A list of the coordinator."""
+
+    key: str
+    kind: str
+    """``jobs`` or ``backfill``."""
+    tier: Tier | None
+    """What the list says of its elements' tier."""
+
+
+def sources(settings: Settings) -> tuple[Source, ...]:
+    """The lists that the settings name."""
+    keys = settings.rlc_redis_backfill_keys
+    return (
+        Source(settings.rlc_redis_jobs_key, "jobs", None),
+        Source(keys.t0, "backfill", Tier.T0),
+        Source(keys.t1, "backfill", Tier.T1),
+        Source(keys.t2, "backfill", Tier.T2),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """What symbols of different elements must share to be asked in one batch."""
+
+    kind: Kind
+    tier: Tier
+    provider: str | None
+    window: Window | None
+
+
+_Groups = dict[_Group, dict[str, list[Dispatch]]]
+"""By group, by symbol: the elements that want it."""
+
+
+class Intake:
+    """One process's intake."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        db: Database,
+        coordinator: Redis,
+        redis: Redis,
+        reference: Reference,
+        telemetry: Telemetry,
+        stop: Stop,
+        providers: Mapping[str, Mapping[Capability, timedelta | None]],
+    ) -> None:
+        """Prepare.
+
+        Args:
+            settings: Lists, batch size, cadences.
+            db: Keeps the elements.
+            coordinator: The server with the coordinator's lists.
+            redis: The server with our queues.
+            reference: Symbols and calendars.
+            telemetry: Counts the dead.
+            stop: The process's wish to stop.
+            providers: Every provider that a policy may name -> look-back by capability; empty for
+                one that is not installed.
+        """
+        self._settings = settings
+        self._db = db
+        self._clock = db.clock
+        self._coordinator = cast("Any", coordinator)
+        self._redis = redis
+        self._reference = reference
+        self._telemetry = telemetry
+        self._stop = stop
+        self._providers = providers
+        self._sources = sources(settings)
+        self._bury = coordinator.register_script(_BURY)
+        self._tidied = float("-inf")
+        self._trouble_since: float | None = None
+        self._beat = self._clock.monotonic()
+
+    def run(self, *, burst: bool = False) -> None:
+        """Take and dispatch until asked to stop, or with ``burst`` until the lists are empty."""
+        backoff = 0.1
+        while not self._stop.requested:
+            self._beat = self._clock.monotonic()
+            try:
+                moved = sum(self.move(source) for source in self._sources)
+                dispatched = self.dispatch()
+                self._tidy()
+                if not moved and not dispatched:
+                    if burst:
+                        return
+                    self._wait()
+            except (StorageError, QueueError, RedisError) as error:
+                if self._trouble_since is None:
+                    self._trouble_since = self._beat
+                    log.warning("intake waits: %s", error)
+                self._stop.wait(backoff)
+                backoff = min(backoff * 2, _BACKOFF_MAX_S)
+                continue
+            if self._trouble_since is not None:
+                log.info("intake goes on after %.1f s", self._beat - self._trouble_since)
+                self._trouble_since = None
+            backoff = 0.1
+
+    def health(self) -> tuple[bool, dict[str, object]]:
+        """Whether the loop turns; a lost server alone is no reason to restart."""
+        now, since = self._clock.monotonic(), self._trouble_since
+        state = "fine" if since is None else f"waiting for {now - since:.0f} s"
+        return now - self._beat < 60.0, {"intake": state}
+
+    def move(self, source: Source) -> int:
+        """Peek at up to ``PEEK`` of the oldest elements, keep them, then remove them."""
+        raws: list[bytes] = self._coordinator.lrange(source.key, -PEEK, -1)[::-1]
+        if not raws:
+            return 0
+        readings = [read(raw) for raw in raws]
+        known = self._reference.resolve(
+            symbol for reading in readings if reading.element for symbol in reading.element.symbols
+        )
+        kept: list[inbox.Element] = []
+        for raw, reading in zip(raws, readings, strict=True):
+            problem = reading.problem
+            if reading.element is not None:
+                problem = self._problem(source, raw, reading.element, known)
+            kept.append(_element(source, raw, reading, problem))
+        for element in self._keep(kept):
+            if element.dead is None:
+                self._coordinator.lrem(source.key, -1, element.raw)
+            else:
+                self._to_dead_list(source, element.raw, element.dead)
+        return len(raws)
+
+    def dispatch(self) -> int:
+        """Turn kept elements into queue jobs and backfill rows; returns how many elements."""
+        due = inbox.dispatchable(self._db, PEEK, LEASE_S)
+        groups: _Groups = {}
+        rows: list[NewJob] = []
+        for row in due:
+            try:
+                self._sort(row, groups, rows)
+            except (BadJobError, UsageError) as error:
+                inbox.mark_dead(self._db, row.inbox_id, str(error))
+                log.warning("element given up: %s", error, extra={"element": row.element_id})
+        backfill.enqueue(self._db, rows)
+        jobs = [job for key, wanted in groups.items() for job in self._jobs(key, wanted)]
+        enqueue_collect(self._redis, jobs)
+        return len(due)
+
+    def _sort(self, row: Dispatch, groups: _Groups, rows: list[NewJob]) -> None:
+        """Put an element's symbols with others that are asked alike, or make backfill rows."""
+        element = parse(row.payload)
+        members = self._reference.resolve(row.remaining)
+        if not members:
+            raise BadJobError(f"the universe knows none of {', '.join(row.remaining)} any more")
+        tier = element.tier or min(member.tier for member in members.values())
+        for symbol, member in members.items():
+            if row.kind == "backfill":
+                rows.append(self._new_job(row, element, member.symbol_id, tier))
+                continue
+            window = element.window or current_window(
+                element.kind,
+                self._reference.calendar(member.calendar),
+                self._clock.now(),
+                self._settings.cadence_s(tier, element.kind.capability),
+            )
+            key = _Group(element.kind, tier, element.provider, window)
+            groups.setdefault(key, {}).setdefault(symbol, []).append(row)
+
+    def _jobs(self, key: _Group, wanted: dict[str, list[Dispatch]]) -> list[CollectJob]:
+        """Queue jobs of at most a batch of symbols, each knowing the elements that it answers."""
+        jobs: list[CollectJob] = []
+        symbols = list(wanted)
+        # A new word for each dispatch: the job before may have ended without an answer.
+        push = uuid.uuid4().hex[:12]
+        for start in range(0, len(symbols), self._settings.live_batch_size):
+            batch = symbols[start : start + self._settings.live_batch_size]
+            elements: dict[int, list[str]] = {}
+            for symbol in batch:
+                for row in wanted[symbol]:
+                    elements.setdefault(row.inbox_id, []).append(symbol)
+            rows = [row for symbol in batch for row in wanted[symbol]]
+            jobs.append(
+                CollectJob(
+                    kind=key.kind,
+                    tier=key.tier,
+                    slot=min(row.received_at for row in rows),
+                    symbols=tuple(batch),
+                    not_after=max(row.not_after or row.received_at + DEFAULT_LIFE for row in rows),
+                    start=key.window.start if key.window else None,
+                    end=key.window.end if key.window else None,
+                    provider=key.provider,
+                    inbox={row: tuple(names) for row, names in elements.items()},
+                    part=len(jobs),
+                    push=push,
+                )
+            )
+        return jobs
+
+    def _new_job(self, row: Dispatch, element: Element, symbol_id: int, tier: Tier) -> NewJob:
+        if element.interval is None or element.window is None:
+            raise BadJobError(f"{element.kind} without a window can't be backfilled")
+        return NewJob(
+            symbol_id=symbol_id,
+            interval=element.interval,
+            window=element.window,
+            tier=tier,
+            origin="coordinator",
+            provider=element.provider,
+            not_after=row.not_after,
+            inbox_id=row.inbox_id,
+            max_attempts=self._settings.backfill_max_attempts,
+        )
+
+    def _problem(
+        self, source: Source, raw: bytes, element: Element, known: Mapping[str, Member]
+    ) -> str | None:
+        """Why nobody can execute a well-formed element, None when somebody can."""
+        problems: list[str] = []
+        unknown = [symbol for symbol in element.symbols if symbol not in known]
+        if unknown:
+            problems.append(
+                f"the universe does not know {', '.join(unknown)}; see `ops universe show`"
+            )
+        if element.provider is not None and element.provider not in self._providers:
+            names = ", ".join(sorted(self._providers))
+            problems.append(f"provider {element.provider!r} is unknown; expected one of {names}")
+        if source.kind == "backfill" and element.interval is None:
+            problems.append("quotes are of now and can't be backfilled")
+        if source.kind == "backfill" and element.window is None:
+            problems.append("a backfill needs start and end")
+        if b"\\u0000" in raw:
+            problems.append("holds the character NUL, which can't be kept")
+        if element.window is not None:
+            problems += self._window_problems(element, element.window)
+        return "; ".join(problems) or None
+
+    def _window_problems(self, element: Element, window: Window) -> list[str]:
+        now = self._clock.now()
+        if window.start >= now or window.end > now + _SKEW:
+            return [f"window {window} lies in the future; it is {now:%Y-%m-%dT%H:%M:%SZ} now"]
+        reach = [
+            facts[element.kind.capability]
+            for facts in self._providers.values()
+            if element.kind.capability in facts
+        ]
+        longest = max((span for span in reach if span is not None), default=None)
+        if reach and None not in reach and longest is not None and window.start < now - longest:
+            reason = f"starts before the look-back of every provider, {longest.days} days at most"
+            return [f"window {window} {reason}"]
+        return []
+
+    def _keep(self, elements: Sequence[inbox.Element]) -> Sequence[inbox.Element]:
+        """Commit; returns the elements with what they became.
+
+        An element that the database can't hold must not stop the line: it alone is given up.
+        """
+        try:
+            inbox.receive(self._db, elements)
+        except StorageError as error:
+            if not (sqlstate(error) or "").startswith(_DATA_EXCEPTION):
+                raise
+            if len(elements) == 1:
+                return [replace(elements[0], dead=f"can't be kept: {error}")]
+            return [kept for element in elements for kept in self._keep([element])]
+        return elements
+
+    def _to_dead_list(self, source: Source, raw: bytes, reason: str) -> None:
+        entry = orjson.dumps({"reason": reason, **_legible(raw), "at": self._clock.now()})
+        keys = [source.key, f"{source.key}:dead"]
+        if self._bury(keys=keys, args=[raw, entry]):
+            self._telemetry.count(metrics.DEAD_ELEMENTS)
+            log.warning("element put on the dead list: %s", reason, extra={"list": source.key})
+
+    def _tidy(self) -> None:
+        if self._clock.monotonic() - self._tidied >= _TIDY_S:
+            self._tidied = self._clock.monotonic()
+            expired = inbox.expire(self._db)
+            if expired:
+                log.warning("elements expired unanswered", extra={"count": expired})
+
+    def _wait(self) -> None:
+        """Sleep in Redis until the jobs list has an element; tail to tail leaves it as it is."""
+        key = self._sources[0].key
+        self._coordinator.blmove(key, key, _WAIT_S, "RIGHT", "RIGHT")
+
+
+def _element(source: Source, raw: bytes, reading: Reading, problem: str | None) -> inbox.Element:
+    """The inbox row of an element, dead from the start when it has a problem."""
+    element = reading.element
+    payload = reading.document if problem is None else None
+    if payload is not None and element is not None and element.tier is None and source.tier:
+        payload = {**payload, "tier": source.tier.value}
+    # NUL can be in an id only where it makes the element dead; PostgreSQL can't store it.
+    known_id = reading.id if reading.id and "\0" not in reading.id else None
+    return inbox.Element(
+        element_id=known_id or uuid.uuid4().hex,
+        list_key=source.key,
+        raw=raw,
+        payload=payload,
+        kind=source.kind,
+        symbols=element.symbols if element and problem is None else (),
+        not_after=element.not_after if element else None,
+        dead=problem,
+    )
+
+
+def _legible(raw: bytes) -> dict[str, str]:
+    try:
+        return {"element": raw.decode()}
+    except UnicodeDecodeError:
+        return {"element_base64": base64.b64encode(raw).decode()}
