@@ -1,0 +1,58 @@
+"""How far each series has been asked of each source."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from core.windows import Window
+from core.words import Interval
+from db.pool import Connection
+from db.sql import sql
+
+Covered = dict[tuple[int, str], list[Window]]
+
+
+def covered(
+    conn: Connection,
+    symbol_ids: Sequence[int],
+    interval: Interval,
+    window: Window | None = None,
+) -> Covered:
+    """What was asked, answered and settled, by (symbol, source); cut to ``window`` where given."""
+    parameters = {
+        "ids": list(symbol_ids),
+        "interval_s": interval.seconds,
+        "start": window.start if window else None,
+        "end": window.end if window else None,
+    }
+    found: Covered = {}
+    for symbol_id, source, start, end in conn.execute(
+        sql("cursors", "covered"), parameters, binary=True
+    ):
+        found.setdefault((symbol_id, source), []).append(Window(start, end))
+    return found
+
+
+def last_answered(
+    conn: Connection, interval: Interval | None, symbol_ids: Sequence[int] | None = None
+) -> dict[int, datetime]:
+    """When each symbol was last answered by any source; those never answered are left out.
+
+    Args:
+        conn: Any transaction.
+        interval: Of the bars; None for quotes.
+        symbol_ids: None: every symbol.
+    """
+    ids = None if symbol_ids is None else list(symbol_ids)
+    if interval is None:
+        return dict(conn.execute(sql("cursors", "last_quoted"), {"ids": ids}).fetchall())
+    parameters = {"ids": ids, "interval_s": interval.seconds}
+    return dict(conn.execute(sql("cursors", "last_answered"), parameters).fetchall())
+
+
+def suppliers(conn: Connection, symbol_ids: Sequence[int], window: Window) -> dict[int, list[str]]:
+    """Sources that supplied one-minute bars of each symbol in a window, by name."""
+    parameters = {"ids": list(symbol_ids), "start": window.start, "end": window.end}
+    found: dict[int, list[str]] = {}
+    for symbol_id, source in conn.execute(sql("cursors", "suppliers"), parameters, binary=True):
+        found.setdefault(symbol_id, []).append(source)
+    return found
