@@ -4,21 +4,23 @@ A job carries one JSON object. The process's context comes from the worker, neve
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from workers.backfill import backfill
 from workers.collect import collect
 from workers.context import Context
 from workers.queues import BACKFILL_FUNCTION, COLLECT_FUNCTION, BackfillJob, CollectJob
 
-Functions = Mapping[str, Callable[[object], object]]
+FUNCTIONS: Mapping[str, Callable[[Context, object], object]] = {
+    COLLECT_FUNCTION: lambda context, payload: collect(context, CollectJob.from_wire(payload)),
+    BACKFILL_FUNCTION: lambda context, payload: backfill(context, BackfillJob.from_wire(payload)),
+}
+"""Wire name -> what it does with one payload.
+
+Each raises BadJobError for a payload of another version or an unknown kind.
+"""
 
 
-def functions(context: Context) -> Functions:
-    """Wire name -> function of one payload.
-
-    Each raises BadJobError for a payload of another version or an unknown kind.
-    """
-    return {
-        COLLECT_FUNCTION: lambda payload: collect(context, CollectJob.from_wire(payload)),
-        BACKFILL_FUNCTION: lambda payload: backfill(context, BackfillJob.from_wire(payload)),
-    }
+def functions(context: Context) -> dict[str, Callable[[object], object]]:
+    """The same for one process."""
+    return {name: partial(function, context) for name, function in FUNCTIONS.items()}

@@ -18,7 +18,9 @@ from typing import Annotated, Any, Final, TypeVar, cast
 
 from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter, ValidationError
 from redis import Redis
+from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry as BackoffRetry
 from rq import Retry
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
@@ -41,6 +43,8 @@ HINT_TTL_S: Final = 6 * 3600
 """Real seconds after which a job that nobody took is forgotten; the database derives it again."""
 RETRIES: Final = 2
 """How often RQ starts a job again after a death or an error that may pass."""
+SILENCE_S: Final = 4.0
+"""Real seconds after which a Redis that does not answer counts as lost."""
 BACKFILL_TIMEOUT_S: Final = 180
 """Real seconds that a batch of backfill rows may take; rows not reached by then are handed back."""
 
@@ -216,6 +220,20 @@ def backfill_queue(tier: Tier) -> str:
 
 
 QUEUES: Final = tuple(name(tier) for name in (collect_queue, backfill_queue) for tier in Tier)
+
+
+def connect(url: str) -> Redis:
+    """A client as queues need it: bytes, and a few seconds of patience before QueueError's causes.
+
+    A command is sent again when its reply was lost, so everything sent here may run twice.
+    """
+    return cast("Any", Redis).from_url(
+        url,
+        socket_timeout=SILENCE_S,
+        socket_connect_timeout=2.0,
+        socket_keepalive=True,
+        retry=BackoffRetry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), 2),
+    )
 
 
 def enqueue_collect(redis: Redis, jobs: Sequence[CollectJob]) -> int:

@@ -28,6 +28,7 @@ from rq.worker_registration import register
 from core.clock import Clock
 from core.errors import BadJobError, GaplessError
 from core.log import mask
+from workers.queues import SILENCE_S
 from workers.recovery import LEASE_S, Recovery
 from workers.stopping import HandedBackError, Stop
 
@@ -148,7 +149,7 @@ class BatchWorker(SimpleWorker):
     @property
     def connection_timeout(self) -> int:
         """Real seconds after which a silent Redis counts as lost."""
-        return 4
+        return int(SILENCE_S)
 
     def get_heartbeat_ttl(self, job: Job) -> int:  # noqa: ARG002 - RQ's signature
         """Seconds until a silent job counts as lost; the housekeeper renews it."""

@@ -1,0 +1,302 @@
+"""The queue worker under real deaths: nothing lost, nothing stuck, nothing that stops the line."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from rq import Queue, Retry
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from core.words import Tier
+from workers.queues import (
+    COLLECT_FUNCTION,
+    CollectJob,
+    Kind,
+    depths,
+    enqueue_collect,
+)
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).resolve().parents[2]
+SLOT = datetime(2024, 3, 5, 15, 0, tzinfo=UTC)
+QUEUE = "collect:T0"
+
+Start = Callable[[], subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Redis]:
+    with Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def start(redis_url: str, redis: Redis, wait_until, tmp_path: Path) -> Iterator[Start]:
+    """Starts queue workers; all are gone after the test."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def begin() -> subprocess.Popen[bytes]:
+        redis.delete("ready")
+        with (tmp_path / "worker.log").open("ab") as log:
+            process = subprocess.Popen(
+                [
+                    sys.executable,
+                    str(Path(__file__).with_name("worker_process.py")),
+                    redis_url,
+                    QUEUE,
+                ],
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stderr=log,
+            )
+        running.append(process)
+        wait_until(lambda: redis.exists("ready"), what="the worker is ready")
+        return process
+
+    yield begin
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def job(part: int, *symbols: str) -> CollectJob:
+    return CollectJob(
+        kind=Kind.QUOTES_L1,
+        tier=Tier.T0,
+        slot=SLOT,
+        symbols=symbols or ("A",),
+        not_after=SLOT,
+        part=part,
+    )
+
+
+def ids(redis: Redis, key: str) -> list[str]:
+    return [entry.decode() for entry in redis.lrange(key, 0, -1)]
+
+
+def failed(redis: Redis) -> list[str]:
+    return [entry.decode() for entry in redis.zrange(f"rq:failed:{QUEUE}", 0, -1)]
+
+
+def reason(redis: Redis, job_id: str) -> str:
+    result = Job.fetch(job_id, connection=redis, serializer=JSONSerializer).latest_result()
+    assert result is not None
+    return str(result.exc_string)
+
+
+def test_pushing_a_job_twice_runs_it_once(redis: Redis, start: Start, wait_until) -> None:
+    assert enqueue_collect(redis, [job(1), job(2)]) == 2
+    assert enqueue_collect(redis, [job(2), job(3)]) == 1
+    assert depths(redis)[QUEUE] == 3
+
+    start()
+    wait_until(lambda: redis.llen("done") == 3)
+    assert enqueue_collect(redis, [job(1)]) == 0, "a finished id stays taken for a while"
+
+    assert sorted(ids(redis, "begun")) == [job(part).id for part in (1, 2, 3)]
+
+
+def test_rq_reads_what_was_pushed(redis: Redis) -> None:
+    enqueue_collect(redis, [job(1, "AAPL", "MSFT")])
+
+    (found,) = Queue(QUEUE, connection=redis, serializer=JSONSerializer).jobs
+
+    assert found.func_name == COLLECT_FUNCTION
+    assert CollectJob.from_wire(found.args[0]) == job(1, "AAPL", "MSFT")
+    assert (found.timeout, found.result_ttl, found.failure_ttl) == (60, 60, 86_400)
+    assert found.retries_left == 2
+    assert found.get_status() == "queued"
+    assert redis.ttl(found.key) > 3600, "a hint that nobody takes is forgotten one day"
+
+
+def test_several_batches_run_at_once(redis: Redis, start: Start, wait_until) -> None:
+    start()
+    enqueue_collect(redis, [job(part, "UNTIL:go") for part in range(5)])
+
+    wait_until(lambda: redis.llen("begun") == 4, what="four slots are taken")
+    assert depths(redis)[QUEUE] == 1, "the fifth waits in Redis, not in the process"
+    redis.set("go", 1)
+    wait_until(lambda: redis.llen("done") == 5)
+
+
+def test_the_jobs_of_a_killed_worker_are_run_by_another(
+    redis: Redis, start: Start, wait_until
+) -> None:
+    first = start()
+    enqueue_collect(redis, [job(part, "UNTIL:go") for part in range(3)])
+    wait_until(lambda: redis.llen("begun") == 3)
+
+    first.kill()
+    first.wait()
+    redis.set("go", 1)
+    start()
+
+    wait_until(lambda: redis.llen("done") == 3, seconds=20, what="found within the lease")
+    assert sorted(ids(redis, "done")) == [job(part).id for part in range(3)]
+    wait_until(lambda: redis.zcard(f"rq:wip:{QUEUE}") == 0)
+
+
+def test_a_job_taken_by_a_worker_that_died_before_it_began_is_run(
+    redis: Redis, start: Start, wait_until
+) -> None:
+    enqueue_collect(redis, [job(1)])
+    assert redis.lmove(f"rq:queue:{QUEUE}", f"rq:queue:{QUEUE}:intermediate") is not None
+
+    start()
+
+    wait_until(lambda: redis.llen("done") == 1, seconds=15)
+    assert redis.llen(f"rq:queue:{QUEUE}:intermediate") == 0
+
+
+def test_a_job_that_kills_its_worker_each_time_is_put_aside(
+    redis: Redis, start: Start, wait_until
+) -> None:
+    enqueue_collect(redis, [job(1, "UNTIL:never")])
+    redis.hset(f"rq:job:{job(1).id}", "retries_left", 0)
+    start_one = start()
+    wait_until(lambda: redis.llen("begun") == 1)
+    start_one.kill()
+    start_one.wait()
+
+    start()
+
+    wait_until(lambda: failed(redis) == [job(1).id], seconds=20)
+    assert "died each time" in reason(redis, job(1).id)
+    assert redis.llen("begun") == 1
+
+
+def raw_job(redis: Redis, job_id: str, function: str, *args: object) -> None:
+    made = Job.create(
+        function,
+        args=args,
+        connection=redis,
+        id=job_id,
+        origin=QUEUE,
+        timeout=60,
+        retry=Retry(max=2),
+        serializer=JSONSerializer,
+    )
+    made.save()
+    redis.rpush(f"rq:queue:{QUEUE}", job_id)
+
+
+def test_a_job_of_another_world_is_put_aside_with_its_reason(
+    redis: Redis, start: Start, wait_until, tmp_path: Path
+) -> None:
+    start()
+    raw_job(redis, "version", COLLECT_FUNCTION, {"v": 9})
+    raw_job(redis, "kind", COLLECT_FUNCTION, {**job(1).to_wire(), "kind": "depth_l2"})
+    raw_job(redis, "function", "workers.jobs.settle", {})
+    raw_job(redis, "evil", "os.system", f"touch {tmp_path}/evil")
+    raw_job(redis, "arguments", COLLECT_FUNCTION, {}, {})
+    redis.hset("rq:job:bytes", mapping={"data": b"\x00", "origin": QUEUE, "status": "queued"})
+    redis.rpush(f"rq:queue:{QUEUE}", "bytes")
+    redis.hset("rq:job:status", mapping={"data": b"[]", "status": "napping"})
+    redis.rpush(f"rq:queue:{QUEUE}", "status")
+    redis.set("rq:job:string", "?")
+    redis.rpush(f"rq:queue:{QUEUE}", "string", "nothing")
+    enqueue_collect(redis, [job(7)])
+
+    wait_until(lambda: ids(redis, "done") == [job(7).id], what="the line goes on")
+    expected = ["arguments", "bytes", "evil", "function", "kind", "version"]
+    wait_until(lambda: sorted(failed(redis)) == expected)
+    assert "version 9" in reason(redis, "version")
+    assert "depth_l2" not in reason(redis, "version")
+    assert "kind" in reason(redis, "kind")
+    assert "workers.jobs.settle" in reason(redis, "function")
+    assert "not JSON" in reason(redis, "bytes")
+    assert not (tmp_path / "evil").exists(), "nothing is imported by a name from Redis"
+    assert redis.exists("rq:job:status:unreadable", "rq:job:string:unreadable") == 2
+    assert depths(redis)[QUEUE] == 0
+    assert redis.llen(f"rq:queue:{QUEUE}:intermediate") == 0
+    assert ids(redis, "begun") == [job(7).id], "none was tried twice"
+
+
+def test_a_bug_is_tried_again_and_then_put_aside(redis: Redis, start: Start, wait_until) -> None:
+    start()
+    enqueue_collect(redis, [job(1, "BUG"), job(2)])
+
+    wait_until(lambda: failed(redis) == [job(1).id])
+    assert ids(redis, "begun").count(job(1).id) == 3
+    assert ids(redis, "done") == [job(2).id]
+    assert "RuntimeError: a bug" in reason(redis, job(1).id)
+
+
+def test_a_stop_lets_batches_finish_and_takes_no_new_one(
+    redis: Redis, start: Start, wait_until
+) -> None:
+    worker = start()
+    enqueue_collect(redis, [job(part, "SLEEP:0.5") for part in range(4)])
+    wait_until(lambda: redis.llen("begun") == 4)
+
+    worker.terminate()
+    enqueue_collect(redis, [job(9)])
+
+    assert worker.wait(timeout=5) == 0
+    assert sorted(ids(redis, "done")) == [job(part).id for part in range(4)]
+    assert ids(redis, f"rq:queue:{QUEUE}") == [job(9).id]
+    assert redis.scard("rq:workers") == 0
+
+
+def test_a_stop_hands_back_what_can_not_finish(redis: Redis, start: Start, wait_until) -> None:
+    worker = start()
+    enqueue_collect(redis, [job(1, "PATIENT:go"), job(2, "UNTIL:go")])
+    wait_until(lambda: redis.llen("begun") == 2)
+
+    worker.terminate()
+    worker.send_signal(signal.SIGTERM)
+    worker.send_signal(signal.SIGINT)
+
+    assert worker.wait(timeout=5) == 7, "one thread hung until the end of the grace"
+    assert sorted(ids(redis, f"rq:queue:{QUEUE}")) == [job(1).id, job(2).id]
+    assert redis.zcard(f"rq:wip:{QUEUE}") == 0
+    for part in (1, 2):
+        assert redis.hget(f"rq:job:{job(part).id}", "retries_left") == b"2"
+
+    redis.set("go", 1)
+    start()
+    wait_until(lambda: sorted(ids(redis, "done")) == [job(1).id, job(2).id])
+
+
+def test_a_flush_costs_neither_the_worker_nor_its_place_in_the_list(
+    redis: Redis, start: Start, wait_until
+) -> None:
+    start()
+    enqueue_collect(redis, [job(1, "UNTIL:go")])
+    wait_until(lambda: redis.llen("begun") == 1)
+    assert redis.scard("rq:workers") == 1
+
+    redis.flushall()
+    redis.set("go", 1)
+
+    wait_until(lambda: redis.llen("done") == 1, what="the batch in hand is finished")
+    wait_until(lambda: redis.scard("rq:workers") == 1, what="it is listed again")
+    enqueue_collect(redis, [job(2)])
+    wait_until(lambda: redis.llen("done") == 2)
+    for key in redis.scan_iter("rq:job:*"):
+        assert 0 < redis.ttl(key) <= 60, "what a flushed job leaves behind goes by itself"
+
+
+def test_a_redis_that_is_away_is_waited_for(
+    redis: Redis, redis_server, start: Start, wait_until, tmp_path: Path
+) -> None:
+    start()
+    log = tmp_path / "worker.log"
+
+    os.kill(redis_server.pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: "Redis is lost" in log.read_text(), seconds=60)
+    finally:
+        os.kill(redis_server.pid, signal.SIGCONT)
+
+    enqueue_collect(redis, [job(1)])
+    wait_until(lambda: redis.llen("done") == 1, seconds=15)
+    assert "Redis is back" in log.read_text()
+    assert "Traceback" not in log.read_text()

@@ -1,0 +1,52 @@
+"""A queue worker in a process of its own whose batches do what their symbols say.
+
+``python worker_process.py REDIS_URL QUEUE``. Each batch first pushes its id on ``begun``; symbol
+``SLEEP:s`` then sleeps, ``UNTIL:key`` waits for a key, and at the end the id goes on ``done``.
+"""
+
+import signal
+import sys
+from functools import partial
+
+from redis import Redis
+
+from core.clock import SystemClock
+from core.log import configure
+from workers.queues import COLLECT_FUNCTION, CollectJob, connect
+from workers.stopping import HandedBackError, Stop
+from workers.worker import BatchWorker
+
+
+def batch(redis: Redis, clock: SystemClock, stop: Stop, payload: object) -> dict[str, int]:
+    job = CollectJob.from_wire(payload)
+    redis.rpush("begun", job.id)
+    for symbol in job.symbols:
+        verb, _, value = symbol.partition(":")
+        if verb == "SLEEP":
+            clock.sleep(float(value))
+        while verb in ("UNTIL", "PATIENT") and not redis.exists(value):
+            if verb == "PATIENT" and stop.finish_now:
+                raise HandedBackError("asked to stop")
+            clock.sleep(0.01)
+        if verb == "BUG":
+            raise RuntimeError("a bug")
+    redis.rpush("done", job.id)
+    return {"asked": len(job.symbols)}
+
+
+def main() -> int:
+    url, queue = sys.argv[1:3]
+    configure("INFO")
+    clock = SystemClock()
+    stop = Stop(clock, finish_s=0.3, grace_s=1.5)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.request())
+    redis = connect(url)
+    functions = {COLLECT_FUNCTION: partial(batch, redis, clock, stop)}
+    worker = BatchWorker(queue, functions, redis, clock, stop, slots=4)
+    redis.set("ready", 1)
+    return 0 if worker.run() else 7
+
+
+if __name__ == "__main__":
+    sys.exit(main())
