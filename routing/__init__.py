@@ -1,1 +1,1 @@
-"""Decides who is asked: registry, health, breaker, budgets and policy."""
+"""Decides who answers a call: policy, health, the fleet's breaker, rolling budgets."""
