@@ -72,7 +72,7 @@ def run(db: Database, work: Callable[[Connection, datetime], T], *, lock: str | 
 
 
 def end_stuck_writes(db: Database, older_than_s: float = 10) -> list[int]:
-    """Terminate write transactions open for longer than that many real seconds (at least 5).
+    """Terminate write transactions open for longer than that many real seconds (at least 1).
 
     They hold every reader's horizon. A stopped client answers to no time limit, so its server
     process is ended.

@@ -89,17 +89,27 @@ COMMENT ON FUNCTION gapless_expire(text, interval, integer) IS
 
 -- Ends write transactions that have been open too long: they hold every reader's horizon.
 CREATE FUNCTION gapless_end_stuck_writes(older_than_s double precision DEFAULT 10) RETURNS SETOF integer
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
-    SELECT a.pid
-    FROM pg_stat_activity a
-    WHERE a.datname = current_database()
-      AND a.pid <> pg_backend_pid()
-      AND a.xact_start < clock_timestamp() - make_interval(secs => greatest(older_than_s, 5))
-      AND EXISTS (SELECT 1 FROM pg_locks l
-                  WHERE l.pid = a.pid AND l.locktype = 'advisory' AND l.objsubid = 2
-                    AND l.classid::bigint = public.gapless_horizon_class())
-      AND pg_terminate_backend(a.pid)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    stuck integer;
+BEGIN
+    -- Chosen first, ended after: in one WHERE the planner may end a process before it looks at the rest.
+    FOR stuck IN
+        SELECT a.pid
+        FROM pg_stat_activity a
+        WHERE a.datname = current_database()
+          AND a.pid <> pg_backend_pid()
+          AND a.xact_start < clock_timestamp() - make_interval(secs => greatest(older_than_s, 1))
+          AND EXISTS (SELECT 1 FROM pg_locks l
+                      WHERE l.pid = a.pid AND l.locktype = 'advisory' AND l.objsubid = 2
+                        AND l.classid::bigint = public.gapless_horizon_class())
+    LOOP
+        IF pg_terminate_backend(stuck) THEN
+            RETURN NEXT stuck;
+        END IF;
+    END LOOP;
+END
 $$;
 
 COMMENT ON FUNCTION gapless_end_stuck_writes(double precision) IS
-    'Terminates writers whose transaction is older than that many real seconds (at least 5); returns their pids.';
+    'Terminates writers whose transaction is older than that many real seconds (at least 1); returns their pids.';

@@ -238,7 +238,7 @@ def test_evidence_is_kept_of_what_lacked_settled_and_not(db, symbol):
     found = rows(
         db, "SELECT settled, lacking, outcome, start_ts, end_ts FROM fetch_evidence ORDER BY 1"
     )
-    assert [(s, l[0].lower, l[0].upper, o, a, e) for s, l, o, a, e in found] == [
+    assert [(s, m[0].lower, m[0].upper, o, a, e) for s, m, o, a, e in found] == [
         (False, at(3), at(5), "lacked", at(0), at(6)),
         (True, at(2), at(3), "lacked", at(0), at(6)),
     ]
