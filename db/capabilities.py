@@ -50,7 +50,7 @@ def publish(db: Database, facts: Sequence[SourceFact]) -> int:
             )
         return len(news)
 
-    return run(db, add)
+    return run(db, add, lock="capabilities")
 
 
 def current(conn: Connection) -> list[SourceFact]:

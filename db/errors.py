@@ -54,17 +54,22 @@ def translate(error: psycopg.Error) -> GaplessError:
             return UsageError(text)
         case "ZG003" | "ZG006":
             return ClockMismatchError(text)
-        case "28P01" | "28000":
-            return StorageError(
-                f"the database refused the login: {text}; check user and password in DATABASE_URL"
-            )
-        case "3D000":
-            return StorageError(f"{text}; create it, or mend the name in DATABASE_URL")
         case "42P01" | "42883" | "42703":
             return StorageError(f"the schema is not this version's: {text}; run `ops migrate`")
         case None if isinstance(error, psycopg.OperationalError):
-            return StorageError(
-                f"the database can't be reached: {text}; is it running, is DATABASE_URL right?"
-            )
+            return _unreachable(text)
         case _:
             return StorageError(f"the database refused a statement: {text}")
+
+
+def _unreachable(text: str) -> StorageError:
+    # libpq gives no code for a connection that was refused, only the server's words.
+    if "authentication failed" in text or "pg_hba.conf" in text or 'role "' in text:
+        return StorageError(
+            f"the database refused the login: {text}; check user and password in DATABASE_URL"
+        )
+    if 'database "' in text and "does not exist" in text:
+        return StorageError(f"{text}; create it, or mend the name in DATABASE_URL")
+    return StorageError(
+        f"the database can't be reached: {text}; is it running, is DATABASE_URL right?"
+    )
