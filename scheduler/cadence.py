@@ -27,6 +27,8 @@ _PHASE_SHORTEST_S = 0.25
 """Phases come no faster than this; beyond it a phase holds several batches."""
 
 
+SWEEP_STRIDE = 100_000
+"""Phase number of the first phase of a session's second sweep; no sweep has as many phases."""
 LIVE = frozenset({Kind.BARS_1M, Kind.QUOTES_L1})
 """Kinds whose next slot replaces the last: one that comes too late is skipped and counted."""
 
@@ -47,6 +49,11 @@ class Slot:
     def live(self) -> bool:
         """Whether the next slot of its kind replaces it."""
         return self.kind in LIVE
+
+    @property
+    def first_sweep(self) -> bool:
+        """Whether it is of the first sweep of its session; later ones only look for changes."""
+        return self.phase < SWEEP_STRIDE
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +76,28 @@ class Rhythm:
         for cycle in range(first, last + 1):
             start = EPOCH + cycle * self.period
             for phase in range(self.phases):
-                due = start + self.period * phase // self.phases + self.offset
+                due = self._due(start, phase)
                 if window.contains(due):
                     yield Slot(self.kind, self.tier, start, phase, due)
+
+    def slot(self, cycle_start: datetime, phase: int) -> Slot | None:
+        """The slot of a cycle that starts at that instant; None when the grid has none there."""
+        if phase >= self.phases or (cycle_start - EPOCH) % self.period:
+            return None
+        return Slot(self.kind, self.tier, cycle_start, phase, self._due(cycle_start, phase))
 
     def next_due(self, after: datetime) -> datetime:
         """The first grid instant later than ``after``, open market or not."""
         passed = after - self.offset - EPOCH
-        start = EPOCH + passed // self.period * self.period + self.offset
-        phase = (after - start) * self.phases // self.period
-        due = start + self.period * phase // self.phases
-        while due <= after:
+        start = EPOCH + passed // self.period * self.period
+        phase = (passed % self.period) * self.phases // self.period
+        # A phase's instant is rounded down, so the one reckoned here may have passed.
+        while (due := self._due(start, phase)) <= after:
             phase += 1
-            due = start + self.period * phase // self.phases
         return due
+
+    def _due(self, cycle_start: datetime, phase: int) -> datetime:
+        return cycle_start + self.period * phase // self.phases + self.offset
 
     def asks(self, slot: Slot, calendar: Calendar) -> "Window | None":
         """What the slot asks of a calendar's symbols, None when the exchange has nothing for it.

@@ -11,12 +11,8 @@ from core.sessions import Calendar
 from core.windows import Window
 from core.words import Tier
 from scheduler import facts
-from scheduler.cadence import Slot
+from scheduler.cadence import SWEEP_STRIDE, Slot
 from workers.queues import Kind
-
-SWEEP_STRIDE = 100_000
-"""Phase number of the first phase of a session's second sweep; more phases than this a sweep never
-has."""
 
 
 def closings(calendars: Iterable[Calendar], window: Window) -> dict[datetime, list[Calendar]]:

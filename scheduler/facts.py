@@ -48,18 +48,21 @@ GAP_FULL_EVERY = timedelta(minutes=5)
 GAP_DUTY = 10.0
 """A gap pass rests at least this many times as long as it took (real), however fast the replay."""
 
-GAP_JOIN = timedelta(minutes=30)
-"""Missing runs of one symbol closer than this become one row: a call costs the same for both."""
+GAP_REAL_S = 2.0
+"""Real seconds that a live answer gets at least, where a replay makes cadence and grace shorter."""
 
 GAP_STRETCH = timedelta(hours=2)
-"""A waiting row takes in newly missing minutes until its window is this long."""
+"""A waiting row takes in neighbours until its window is this long."""
 
-SECOND_OPINION = timedelta(minutes=15)
-"""Market time between two answers of the only eligible source that together confirm an empty
-minute."""
+DOUBT_JOIN = timedelta(minutes=30)
+"""Minutes that a source has said to lack, closer than this, are asked for a second time together."""
 
-FAILED_REST = timedelta(hours=1)
-"""Market time for which the gap pass leaves alone what a backfill gave up on."""
+DOUBT_WAIT_ONE = timedelta(minutes=15)
+"""Market time before the only eligible source is asked again for what it lacked: sooner, its second
+answer would confirm nothing."""
+
+DOUBT_WAIT_MANY = timedelta(minutes=5)
+"""The same where another source can be asked; long enough to ask for several minutes at once."""
 
 LIVE_STALE_REAL_S = 3.0
 """Real seconds that live bars may wait in a queue, where a replay makes the cadence shorter than

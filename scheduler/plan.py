@@ -14,7 +14,15 @@ from core.windows import Window
 from core.words import Capability, Tier
 from db.universe import Member
 from scheduler import daily, facts
-from scheduler.cadence import Rhythm, Slot, bars_rhythm, phase_count, quotes_rhythm
+from scheduler.cadence import (
+    LIVE,
+    SWEEP_STRIDE,
+    Rhythm,
+    Slot,
+    bars_rhythm,
+    phase_count,
+    quotes_rhythm,
+)
 from scheduler.partition import batches, deal, longest_waiting, shuffled, waiting_rank
 from workers.queues import Kind
 
@@ -52,6 +60,7 @@ class Plan:
         self.members = tuple(members)
         self.calendars = {name: calendars[name] for name in sorted(named & calendars.keys())}
         self.batch = settings.live_batch_size
+        self.settle_1m = settle_1m
         self._sweeps = {Tier.T0: 1, Tier.T1: 1, Tier.T2: settings.cadence_t2.eod}
         self._groups = {tier: self._by_calendar(tier) for tier in Tier}
         self.rhythms = {(r.kind, r.tier): r for r in self._rhythms(settings, settle_1m)}
@@ -89,6 +98,20 @@ class Plan:
     def next_due(self, after: datetime) -> datetime | None:
         """The next instant at which a live slot may fall due; None when nothing is asked live."""
         return min((rhythm.next_due(after) for rhythm in self.rhythms.values()), default=None)
+
+    def slot(self, kind: Kind, tier: Tier, ts: datetime, phase: int) -> Slot | None:
+        """The slot of these words; None when this plan has no such slot."""
+        if kind not in LIVE:
+            slots = self.daily_of(ts)
+            return next(
+                (s for s in slots if (s.kind, s.tier, s.phase) == (kind, tier, phase)), None
+            )
+        rhythm = self.rhythms.get((kind, tier))
+        return None if rhythm is None else rhythm.slot(ts, phase)
+
+    def jobs_of(self, slot: Slot) -> int:
+        """How many jobs the slot is likely to push."""
+        return sum(1 for _ in self._batches(slot))
 
     def members_of(self, slot: Slot) -> list[Member]:
         """Everybody whom the slot may ask, open market or not."""
@@ -139,7 +162,7 @@ class Plan:
             return dealt[slot.phase] if slot.phase < len(dealt) else {}
         groups = self._closing(slot.tier, slot.ts)
         phases = self._daily_phases(groups)
-        index = slot.phase % daily.SWEEP_STRIDE
+        index = slot.phase % SWEEP_STRIDE
         if index >= phases:
             return {}
         return {
