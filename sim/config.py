@@ -171,7 +171,9 @@ def _sources(section: Reader, kinds: Mapping[str, SourceKind]) -> Mapping[str, S
     for name in section.names():
         kind = kinds.get(name)
         if kind is None:
-            section.problem(name, f"is no source of the simulator; expected one of {', '.join(kinds)}")
+            section.problem(
+                name, f"is no source of the simulator; expected one of {', '.join(kinds)}"
+            )
             continue
         reader = section.child(name)
         found[name] = SourceConfig(
@@ -180,7 +182,10 @@ def _sources(section: Reader, kinds: Mapping[str, SourceKind]) -> Mapping[str, S
             port=reader.integer("port", 0, low=0, high=65_535),
             delay_s=reader.number("delay_s", 0.0, low=0.0),
             latency_ms=reader.number("latency_ms", 0.0, low=0.0),
-            limits=tuple(_limit(item, kind) for item in reader.sections("limits", required=("units", "seconds"))),
+            limits=tuple(
+                _limit(item, kind)
+                for item in reader.sections("limits", required=("units", "seconds"))
+            ),
             options=kind.read_options(reader),
         )
         reader.finish()
@@ -219,7 +224,9 @@ def _market(reader: Reader) -> MarketConfig:
     if kind == "csv" and folder is None:
         reader.problem("dir", "is absent; a csv market needs its folder <dir>/<SYMBOL>/<date>.csv")
     if kind == "csv" and folder is not None and not folder.is_dir():
-        reader.problem("dir", f"is {str(folder)!r}, which is no folder; expected <dir>/<SYMBOL>/<date>.csv")
+        reader.problem(
+            "dir", f"is {str(folder)!r}, which is no folder; expected <dir>/<SYMBOL>/<date>.csv"
+        )
     csv = kind == "csv"
     config = MarketConfig(
         kind=kind,

@@ -109,13 +109,19 @@ class FaultPlan:
         for fault in self._faults.values():
             if not fault.hits(source, capability, at):
                 continue
-            if fault.share >= 1.0 or uniform(fault.key, key_of(request, int(at * 1000))) < fault.share:
+            if (
+                fault.share >= 1.0
+                or uniform(fault.key, key_of(request, int(at * 1000))) < fault.share
+            ):
                 found.append(fault)
         return found
 
     def refused(self, source: str, at: float) -> bool:
         """Whether the source's listener is closed at ``at``."""
-        return any(fault.kind == "refuse" and fault.hits(source, "*", at) for fault in self._faults.values())
+        return any(
+            fault.kind == "refuse" and fault.hits(source, "*", at)
+            for fault in self._faults.values()
+        )
 
     def next_edge(self, source: str, at: float) -> float | None:
         """The next instant after ``at`` at which ``refused`` can change."""
@@ -148,7 +154,9 @@ def _fault(reader: Reader, sources: Sequence[str]) -> FaultSpec:
         extra=_extra(reader, kind),
     )
     if kind == "refuse" and (spec.capability != "*" or spec.share != 1.0):
-        reader.problem("kind", "is 'refuse', which closes the listener: expected capability '*' and share 1")
+        reader.problem(
+            "kind", "is 'refuse', which closes the listener: expected capability '*' and share 1"
+        )
     return spec
 
 

@@ -23,7 +23,14 @@ LIVE = -6
 CLOSE = -7
 """... a row that only repeats the official close."""
 
-_INLINE = {PARTIAL: "partial", ALTERED: "fault", ADJUSTED: "adjusted", FIRST: "first", LIVE: "live", CLOSE: "close"}
+_INLINE = {
+    PARTIAL: "partial",
+    ALTERED: "fault",
+    ADJUSTED: "adjusted",
+    FIRST: "first",
+    LIVE: "live",
+    CLOSE: "close",
+}
 
 
 @dataclass(slots=True)
@@ -65,7 +72,9 @@ class Record:
 class Feed:
     """Read by the wires; every reply has its own."""
 
-    def __init__(self, market: Market, now: float, delay_s: float, faults: Sequence[Fault] = ()) -> None:
+    def __init__(
+        self, market: Market, now: float, delay_s: float, faults: Sequence[Fault] = ()
+    ) -> None:
         self.market = market
         self.now = now
         """Market instant of the reply."""
@@ -91,7 +100,11 @@ class Feed:
         """The daily bars of sessions that have closed, stamped with their opens."""
         rows = Rows([], [], [], [], [], [], [])
         for session in sessions:
-            known = [version for version in self.market.day(one, session).daily if version.reveal <= self.at]
+            known = [
+                version
+                for version in self.market.day(one, session).daily
+                if version.reveal <= self.at
+            ]
             if known:
                 append(rows, session.open, known[-1], known[-1].index)
         return self._tampered(one, rows) if self._drops or self._wrongs else rows
@@ -107,17 +120,45 @@ class Feed:
         partial = None if row is None else day.partial(row, self.at)
         return None if partial is None else (minute, partial)
 
+    def last_trade_second(self, one: Instrument, minute: int) -> int:
+        """Second of the minute's last trade, known or still to come."""
+        session = one.sessions.started(minute)
+        day = None if session is None else self.market.day(one, session)
+        row = None if day is None else day.row_of(minute)
+        return minute if day is None or row is None else minute + day.columns.last[row].item()
+
+    def split_ratio(self, one: Instrument, session: Session) -> float:
+        """New shares of the instant shown for one share of ``session``."""
+        if not self.market.splits_of(one.symbol):
+            return 1.0
+        shown = one.sessions.started(self.at)
+        if shown is None or shown.open <= session.open:
+            return 1.0
+        return self.market.split_factor(one.symbol, shown) / self.market.split_factor(
+            one.symbol, session
+        )
+
     def quote(self, one: Instrument) -> MarketQuote | None:
         """The quote as this source shows it."""
         quote = self.market.quote(one, self.at)
         for fault in self._wrongs:
-            if quote is not None and uniform(fault.key ^ one.key, quote.ts) < fault.extra["fraction"]:
-                factor = {"zero": 0.0, "disorder": 1.0}.get(fault.extra["mode"], fault.extra["factor"])
+            if (
+                quote is not None
+                and uniform(fault.key ^ one.key, quote.ts) < fault.extra["fraction"]
+            ):
+                factor = {"zero": 0.0, "disorder": 1.0}.get(
+                    fault.extra["mode"], fault.extra["factor"]
+                )
                 bid, ask = (
-                    (quote.ask, quote.bid) if fault.extra["mode"] == "disorder" else (quote.bid, quote.ask)
+                    (quote.ask, quote.bid)
+                    if fault.extra["mode"] == "disorder"
+                    else (quote.bid, quote.ask)
                 )
                 quote = replace(
-                    quote, last=round(quote.last * factor, 4), bid=round(bid * factor, 4), ask=round(ask * factor, 4)
+                    quote,
+                    last=round(quote.last * factor, 4),
+                    bid=round(bid * factor, 4),
+                    ask=round(ask * factor, 4),
                 )
         return quote
 
@@ -125,7 +166,10 @@ class Feed:
         kept = Rows([], [], [], [], [], [], [])
         for place, minute in enumerate(rows.minutes):
             version = rows.version[place]
-            if any(uniform(fault.key ^ one.key, minute) < fault.extra["fraction"] for fault in self._drops):
+            if any(
+                uniform(fault.key ^ one.key, minute) < fault.extra["fraction"]
+                for fault in self._drops
+            ):
                 continue
             values = (rows.open[place], rows.high[place], rows.low[place], rows.close[place])
             if version != UNTRADED:
@@ -170,7 +214,9 @@ def _extend(rows: Rows, more: Rows) -> None:
     rows.version += more.version
 
 
-def _wrong(values: tuple[float, float, float, float], fault: Fault) -> tuple[float, float, float, float]:
+def _wrong(
+    values: tuple[float, float, float, float], fault: Fault
+) -> tuple[float, float, float, float]:
     opened, high, low, closed = values
     match fault.extra["mode"]:
         case "zero":

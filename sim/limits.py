@@ -42,7 +42,9 @@ class Limiter:
             arrivals = window.of(key, address, at)
             spec = window.spec
             if len(arrivals) >= spec.units:
-                full.append(Violation(spec.units, spec.seconds, spec.scope, arrivals[0] + spec.seconds))
+                full.append(
+                    Violation(spec.units, spec.seconds, spec.scope, arrivals[0] + spec.seconds)
+                )
         if full:
             return max(full, key=lambda violation: violation.reset)
         for window in met:

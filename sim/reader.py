@@ -107,9 +107,15 @@ class Reader:
         return float(value)
 
     def optional_number(self, name: str, *, low: float | None = None) -> float | None:
-        return self.number(name, 0.0 if low is None else low, low=low) if self.has(name) else self.raw(name)
+        return (
+            self.number(name, 0.0 if low is None else low, low=low)
+            if self.has(name)
+            else self.raw(name)
+        )
 
-    def integer(self, name: str, default: int, *, low: int | None = None, high: int | None = None) -> int:
+    def integer(
+        self, name: str, default: int, *, low: int | None = None, high: int | None = None
+    ) -> int:
         value = self.number(name, float(default), low=low, high=high)
         if value != int(value):
             self.problem(name, f"is {value}; expected a whole number")
@@ -124,8 +130,14 @@ class Reader:
         if value is None:
             return default
         items = cast(list[Any], value) if isinstance(value, list) else []
-        if len(items) != 2 or not all(isinstance(x, int) for x in items) or not 0 <= items[0] <= items[1]:
-            self.problem(name, f"is {value!r}; expected [low, high], whole numbers, 0 <= low <= high")
+        if (
+            len(items) != 2
+            or not all(isinstance(x, int) for x in items)
+            or not 0 <= items[0] <= items[1]
+        ):
+            self.problem(
+                name, f"is {value!r}; expected [low, high], whole numbers, 0 <= low <= high"
+            )
             return default
         return items[0], items[1]
 
@@ -149,7 +161,9 @@ class Reader:
         except ValueError:
             aware = False
         if not aware:
-            self.problem(name, f"is {value!r}; expected HH:MM (UTC of the session) or an ISO instant with Z")
+            self.problem(
+                name, f"is {value!r}; expected HH:MM (UTC of the session) or an ISO instant with Z"
+            )
             return default
         return value
 

@@ -115,11 +115,15 @@ def csv_universe(config: MarketConfig, calendars: Calendars) -> tuple[Universe, 
     for name in taking_part:
         spec = listed.get(name)
         if spec is None:
-            exchange = config.calendar or _infer(folder / name / f"{session}.csv", session, calendars, notes)
+            exchange = config.calendar or _infer(
+                folder / name / f"{session}.csv", session, calendars, notes
+            )
             spec = SymbolSpec(name, Tier.T0, exchange)
         one = instrument(spec, config.seed, calendars)
         if one.sessions.on(session) is None:
-            raise SettingsError(f"{session} is no session of {spec.exchange}, the exchange of {name}")
+            raise SettingsError(
+                f"{session} is no session of {spec.exchange}, the exchange of {name}"
+            )
         instruments.append(replace(one, spread=0.0003))
     return Universe(sorted(instruments, key=lambda one: one.tier)), session, notes
 
@@ -133,7 +137,9 @@ def _infer(path: Path, session: date, calendars: Calendars, notes: list[str]) ->
             inside, expected = _inside(minutes, found), _expected(found)
             scores.append((inside / expected, inside / max(1, len(minutes)), code))
     if not scores:
-        raise SettingsError(f"{session} is no session of {', '.join(_CANDIDATES)}; name the calendar")
+        raise SettingsError(
+            f"{session} is no session of {', '.join(_CANDIDATES)}; name the calendar"
+        )
     best = max(scores, key=lambda score: (round(score[0], 3), round(score[1], 3)))
     notes.append(
         f"{path.parent.name}: exchange {best[2]} inferred from the bars' hours "
@@ -165,7 +171,9 @@ def _listed(path: Path) -> dict[str, SymbolSpec]:
                     f"{path} line {table.line_num}: tier {row['tier']!r}; expected T0, T1 or T2"
                 )
             if row["symbol"] in specs:
-                raise SettingsError(f"{path} line {table.line_num}: {row['symbol']} stands there twice")
+                raise SettingsError(
+                    f"{path} line {table.line_num}: {row['symbol']} stands there twice"
+                )
             specs[row["symbol"]] = SymbolSpec(row["symbol"], Tier(row["tier"]), row["exchange"])
         return specs
 
@@ -185,12 +193,16 @@ def _read(path: Path) -> list[_Row]:
         table = csv.reader(file)
         header = next(table, [])
         if header != _COLUMNS:
-            raise SettingsError(f"{path} starts with {','.join(header)!r}; expected {','.join(_COLUMNS)!r}")
+            raise SettingsError(
+                f"{path} starts with {','.join(header)!r}; expected {','.join(_COLUMNS)!r}"
+            )
         rows: list[_Row] = []
         for cells in table:
             row = _parsed(path, table.line_num, cells)
             if rows and row.ts <= rows[-1].ts:
-                raise SettingsError(f"{path} line {table.line_num}: {cells[0]} does not follow the row before it")
+                raise SettingsError(
+                    f"{path} line {table.line_num}: {cells[0]} does not follow the row before it"
+                )
             rows.append(row)
         return rows
 
@@ -201,10 +213,15 @@ def _parsed(path: Path, line: int, cells: Sequence[str]) -> _Row:
         numbers = [float(cell) for cell in cells[1:]]
         row = _Row(int(stamp.timestamp()), *numbers)
     except (ValueError, TypeError, IndexError) as error:
-        raise SettingsError(f"{path} line {line}: {','.join(cells)!r} is no bar: {error}") from error
-    if stamp.tzinfo is None or row.ts % MINUTE or not all(math.isfinite(number) for number in numbers):
+        raise SettingsError(
+            f"{path} line {line}: {','.join(cells)!r} is no bar: {error}"
+        ) from error
+    if (
+        stamp.tzinfo is None
+        or row.ts % MINUTE
+        or not all(math.isfinite(number) for number in numbers)
+    ):
         raise SettingsError(
             f"{path} line {line}: {','.join(cells)!r}; expected a whole minute with Z and finite numbers"
         )
     return row
-

@@ -184,7 +184,9 @@ class SymbolDay:
         grown = volume if elapsed >= last else volume * (elapsed - first + 1) / (last - first + 2)
         if self.whole_volumes:
             grown = float(max(1, int(grown)))
-        return BarVersion(PARTIAL, float(self.minutes[row] + elapsed), opened, max(seen), min(seen), price, grown)
+        return BarVersion(
+            PARTIAL, float(self.minutes[row] + elapsed), opened, max(seen), min(seen), price, grown
+        )
 
     def rows(self, start: float, end: float, at: float) -> Rows:
         """Rows that start in ``[start, end)`` as known at ``at``; the running one only once it traded."""
@@ -216,7 +218,9 @@ class SymbolDay:
                 rows.minutes.append(self.minutes[closed])
                 rows.version.append(PARTIAL)
                 for column, value in zip(
-                    (rows.open, rows.high, rows.low, rows.close, rows.volume), running[2:], strict=True
+                    (rows.open, rows.high, rows.low, rows.close, rows.volume),
+                    running[2:],
+                    strict=True,
                 ):
                     column.append(value)
         return rows

@@ -7,7 +7,7 @@ from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from core.errors import SettingsError
-from sim.config import HaltSpec, MarketConfig
+from sim.config import HaltSpec, MarketConfig, SplitSpec
 from sim.market.csvbars import CsvDays, csv_universe
 from sim.market.day import MINUTE, BarVersion, SymbolDay
 from sim.market.quotes import MarketQuote, quote_at
@@ -38,7 +38,14 @@ class Market:
     """A pure function of its configuration: equal calls give equal answers, for ever."""
 
     def __init__(
-        self, universe: Universe, days: DaySource, calendars: Calendars, session: Session, notes: Sequence[str] = ()
+        self,
+        universe: Universe,
+        days: DaySource,
+        calendars: Calendars,
+        session: Session,
+        *,
+        splits: Sequence[SplitSpec] = (),
+        notes: Sequence[str] = (),
     ) -> None:
         self.universe = universe
         self.calendars = calendars
@@ -47,6 +54,9 @@ class Market:
         self.notes = notes
         """What was inferred and should be printed."""
         self._source = days
+        self._splits: dict[str, list[SplitSpec]] = {}
+        for split in splits:
+            self._splits.setdefault(split.symbol, []).append(split)
         self._day = lru_cache(maxsize=_DAYS_KEPT)(days.build)
         self._previous_close = lru_cache(maxsize=_DAYS_KEPT)(days.previous_close)
 
@@ -96,6 +106,18 @@ class Market:
         """New shares for one share of the beginning, at that session."""
         return self._source.split_factor(symbol, session)
 
+    def splits_of(self, symbol: str) -> Sequence[SplitSpec]:
+        """The splits of a symbol, whenever they are."""
+        return self._splits.get(symbol, ())
+
+    def split_on(self, symbol: str, session: Session) -> float:
+        """New shares for one old share from this session's open on, 1 where it brings no split."""
+        ratio = 1.0
+        for split in self.splits_of(symbol):
+            if split.session == session.day:
+                ratio *= split.ratio
+        return ratio
+
     def _find(self, symbol: str, minute: int) -> tuple[SymbolDay, int] | None:
         one = self.universe.get(symbol)
         if one is None:
@@ -120,16 +142,30 @@ def build_market(config: MarketConfig, now: float) -> Market:
         session = _session_on(main, day)
         if config.dir is None:
             raise SettingsError("a csv market needs its folder")
-        return Market(universe, CsvDays(config.dir, _halts(config.halts, session)), calendars, session, notes)
+        return Market(
+            universe,
+            CsvDays(config.dir, _halts(config.halts, session)),
+            calendars,
+            session,
+            notes=notes,
+        )
     universe = seeded_universe(config, calendars)
     if not universe.instruments:
-        raise SettingsError("the market has no symbols; expected at least one in market.symbols or market.universe")
+        raise SettingsError(
+            "the market has no symbols; expected at least one in market.symbols or market.universe"
+        )
     main = universe.calendars()[0]
     session = _session_on(main, config.session) if config.session else main.current_or_next(now)
     if session is None:
         raise SettingsError(f"calendar {main.code} knows no session at or after the market's now")
     _check_symbols(universe, config)
-    return Market(universe, SeededDays(config, _halts(config.halts, session)), calendars, session)
+    return Market(
+        universe,
+        SeededDays(config, _halts(config.halts, session)),
+        calendars,
+        session,
+        splits=config.splits,
+    )
 
 
 def instant(text: str, session: Session) -> float:
@@ -140,7 +176,9 @@ def instant(text: str, session: Session) -> float:
     on_day = datetime.combine(session.day, clock, ZoneInfo("UTC")).timestamp()
     # A session's UTC day can differ from its date: take the day that lies nearest to its hours.
     middle = (session.open + session.close) / 2
-    return min((on_day + shift for shift in (0, 86_400, -86_400)), key=lambda stamp: abs(stamp - middle))
+    return min(
+        (on_day + shift for shift in (0, 86_400, -86_400)), key=lambda stamp: abs(stamp - middle)
+    )
 
 
 def _session_on(sessions: Sessions, day: date) -> Session:
@@ -150,7 +188,9 @@ def _session_on(sessions: Sessions, day: date) -> Session:
     return session
 
 
-def _halts(specs: Sequence[HaltSpec], session: Session) -> Mapping[str, Sequence[tuple[float, float]]]:
+def _halts(
+    specs: Sequence[HaltSpec], session: Session
+) -> Mapping[str, Sequence[tuple[float, float]]]:
     halts: dict[str, list[tuple[float, float]]] = {}
     for spec in specs:
         start = instant(spec.start, session)
@@ -162,4 +202,6 @@ def _check_symbols(universe: Universe, config: MarketConfig) -> None:
     named = {spec.symbol for spec in config.splits} | {spec.symbol for spec in config.halts}
     unknown = sorted(symbol for symbol in named if universe.get(symbol) is None)
     if unknown:
-        raise SettingsError(f"splits or halts name {', '.join(unknown)}; the market has no such symbol")
+        raise SettingsError(
+            f"splits or halts name {', '.join(unknown)}; the market has no such symbol"
+        )

@@ -26,7 +26,9 @@ class MarketQuote:
     previous_close: float
 
 
-def quote_at(one: Instrument, day: SymbolDay, previous: tuple[float, int], at: float) -> MarketQuote:
+def quote_at(
+    one: Instrument, day: SymbolDay, previous: tuple[float, int], at: float
+) -> MarketQuote:
     """The quote at ``at``.
 
     Args:
@@ -48,7 +50,11 @@ def quote_at(one: Instrument, day: SymbolDay, previous: tuple[float, int], at: f
         last = day.columns.close[row].item()
         ts = day.minutes[row] + day.columns.last[row].item()
         figures = day.running
-        high, low, volume = figures.high[row].item(), figures.low[row].item(), figures.volume[row].item()
+        high, low, volume = (
+            figures.high[row].item(),
+            figures.low[row].item(),
+            figures.volume[row].item(),
+        )
     if running is not None:
         current = newest + 1
         last = running.close

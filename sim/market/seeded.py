@@ -19,7 +19,9 @@ _SETTLED = 60
 @lru_cache(maxsize=4000)
 def session_grid(session: Session) -> Grid:
     """The regular minutes of a session, shared by every symbol that trades in it."""
-    return Grid(session, np.concatenate([np.arange(start, end, MINUTE) for start, end in session.segments]))
+    return Grid(
+        session, np.concatenate([np.arange(start, end, MINUTE) for start, end in session.segments])
+    )
 
 
 class SeededDays:
@@ -28,13 +30,17 @@ class SeededDays:
     pad_s = 0
     """Seconds around regular hours in which this market has rows."""
 
-    def __init__(self, config: MarketConfig, halts: Mapping[str, Sequence[tuple[float, float]]]) -> None:
+    def __init__(
+        self, config: MarketConfig, halts: Mapping[str, Sequence[tuple[float, float]]]
+    ) -> None:
         self._config = config
         self._halts = halts
 
     def official_close(self, one: Instrument, session: Session) -> float:
         """Price of the closing auction, known without building the day."""
-        return max(0.01, round(self._level(one, session) / self.split_factor(one.symbol, session), 2))
+        return max(
+            0.01, round(self._level(one, session) / self.split_factor(one.symbol, session), 2)
+        )
 
     def split_factor(self, symbol: str, session: Session) -> float:
         """New shares for one share of the beginning, at that session."""
@@ -47,7 +53,9 @@ class SeededDays:
     def previous_close(self, one: Instrument, session: Session) -> float:
         """The official close before this session, in this session's shares."""
         before = one.sessions.before(session) or session
-        return max(0.01, round(self._level(one, before) / self.split_factor(one.symbol, session), 2))
+        return max(
+            0.01, round(self._level(one, before) / self.split_factor(one.symbol, session), 2)
+        )
 
     def build(self, one: Instrument, session: Session) -> SymbolDay:
         """All minutes of one session with every version they will ever have."""
@@ -65,13 +73,19 @@ class SeededDays:
             columns=columns,
             later=self._later(one, random, grid, columns, traded),
             official_close=closed if len(traded) else float("nan"),
-            auction_volume=float(int(volume * (0.04 + 0.06 * random.random()))) if len(traded) else 0.0,
+            auction_volume=float(int(volume * (0.04 + 0.06 * random.random())))
+            if len(traded)
+            else 0.0,
             halted=halted,
         )
 
     def _level(self, one: Instrument, session: Session) -> float:
         day = float(session.day.toordinal())
-        swing = 0.35 * wave(one.key, day / 90) + 0.1 * wave(one.key + 1, day / 12) + 0.03 * wave(one.key + 2, day)
+        swing = (
+            0.35 * wave(one.key, day / 90)
+            + 0.1 * wave(one.key + 1, day / 12)
+            + 0.03 * wave(one.key + 2, day)
+        )
         return one.base * float(np.exp(swing))
 
     def _open(self, one: Instrument, session: Session) -> float:
@@ -101,7 +115,9 @@ class SeededDays:
         rows = np.concatenate([settling, late])
         reveals = grid.array[rows] + MINUTE + delays
         draws = random.random((len(rows), 3))
-        cancels = np.concatenate([np.zeros(len(settling)), np.ones(len(late))]) * config.cancel_share
+        cancels = (
+            np.concatenate([np.zeros(len(settling)), np.ones(len(late))]) * config.cancel_share
+        )
         shift = random.standard_normal(len(rows)) * one.sigma
         order = np.lexsort((reveals, rows))
         later: dict[int, list[BarVersion]] = {}
@@ -180,7 +196,9 @@ def _reported_late(
     return before.open, before.high, before.low, before.close, volume
 
 
-def _cancelled(before: BarVersion, size: float, effect: float) -> tuple[float, float, float, float, float]:
+def _cancelled(
+    before: BarVersion, size: float, effect: float
+) -> tuple[float, float, float, float, float]:
     """A trade busted: volume goes, and sometimes the extreme that it made."""
     volume = before.volume - max(1.0, float(int((before.volume - 1) * 0.3 * size)))
     high, low = before.high, before.low
@@ -189,4 +207,3 @@ def _cancelled(before: BarVersion, size: float, effect: float) -> tuple[float, f
     elif effect < 0.6:
         low = min(before.open, before.close)
     return before.open, high, low, before.close, volume
-

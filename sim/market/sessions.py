@@ -130,12 +130,19 @@ def _build(code: str) -> Sessions:
             day=day,
             open=opened,
             close=closed,
-            segments=((opened, closed),) if pause is None else ((opened, pause), (resume or pause, closed)),
+            segments=((opened, closed),)
+            if pause is None
+            else ((opened, pause), (resume or pause, closed)),
             pre_open=opened - before,
             post_close=closed + after,
         )
         for day, opened, closed, pause, resume in zip(
-            days, cast(list[int], opens), cast(list[int], closes), break_starts, break_ends, strict=True
+            days,
+            cast(list[int], opens),
+            cast(list[int], closes),
+            break_starts,
+            break_ends,
+            strict=True,
         )
     ]
     return Sessions(code, str(calendar.tz), sessions)
@@ -145,7 +152,11 @@ def _first_day(code: str) -> str:
     # Some calendars are bounded; asking for an earlier start is an error there.
     factory = cast(Any, exchange_calendars.get_calendar(code))  # pyright: ignore[reportUnknownMemberType]
     bound = factory.bound_min()
-    return max(FIRST_DAY, bound.date() + timedelta(days=1)).isoformat() if bound else FIRST_DAY.isoformat()
+    return (
+        max(FIRST_DAY, bound.date() + timedelta(days=1)).isoformat()
+        if bound
+        else FIRST_DAY.isoformat()
+    )
 
 
 def _seconds(column: Any) -> list[int | None]:

@@ -58,7 +58,9 @@ class Universe:
 def seeded_universe(config: MarketConfig, calendars: Calendars) -> Universe:
     """The listed symbols, or invented ones where the config lists none."""
     specs = config.universe or tuple(_invent(config))
-    return Universe(instrument(spec, config.seed, calendars) for spec in sorted(specs, key=lambda s: s.tier))
+    return Universe(
+        instrument(spec, config.seed, calendars) for spec in sorted(specs, key=lambda s: s.tier)
+    )
 
 
 def instrument(spec: SymbolSpec, seed: int, calendars: Calendars) -> Instrument:
@@ -75,7 +77,9 @@ def instrument(spec: SymbolSpec, seed: int, calendars: Calendars) -> Instrument:
         rate=float(low * (high / low) ** liveliness),
         base=float(12.0 * 40.0 ** uniform(key, 2)),
         sigma=0.0004 + 0.0006 * uniform(key, 3),
-        spread=0.0002 + 0.004 * (1.0 - liveliness) * (Tier.T0 != spec.tier) + 0.0002 * uniform(key, 4),
+        spread=0.0002
+        + 0.004 * (1.0 - liveliness) * (Tier.T0 != spec.tier)
+        + 0.0002 * uniform(key, 4),
     )
 
 
@@ -88,15 +92,21 @@ def _invent(config: MarketConfig) -> Iterable[SymbolSpec]:
         for _ in range(config.symbols.get(tier.value, 0)):
             name = next(names)
             draw = uniform(key_of(config.seed, "exchange"), key_of(name)) * float(bounds[-1])
-            yield SymbolSpec(name, tier, exchanges[int(np.searchsorted(bounds, draw, side="right"))])
+            yield SymbolSpec(
+                name, tier, exchanges[int(np.searchsorted(bounds, draw, side="right"))]
+            )
 
 
 def _names(seed: int, count: int) -> Iterator[str]:
     pairs = [first + second for first in _CONSONANTS for second in _VOWELS]
     fours = len(pairs) ** 2
     if count > fours * (1 + len(_CONSONANTS)):
-        raise SettingsError(f"{count} symbols asked; expected at most {fours * (1 + len(_CONSONANTS))}")
-    order = np.random.Generator(np.random.Philox(key=key_of(seed, "names"))).permutation(fours).tolist()
+        raise SettingsError(
+            f"{count} symbols asked; expected at most {fours * (1 + len(_CONSONANTS))}"
+        )
+    order = (
+        np.random.Generator(np.random.Philox(key=key_of(seed, "names"))).permutation(fours).tolist()
+    )
     for tail in ("", *_CONSONANTS):
         for number in order:
             yield pairs[number // len(pairs)] + pairs[number % len(pairs)] + tail

@@ -1,0 +1,1 @@
+"""Providers' wire protocols, one module or family each; ``registry`` lists them."""

@@ -1,0 +1,87 @@
+"""What a wire is: it understands a request, answers it from a feed, and knows its vendor's refusals."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sim.feed import Feed
+from sim.limits import Headroom
+
+JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One HTTP request, its path without the wire's prefix and with ``//`` collapsed."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    address: str
+    """Client's address."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One HTTP answer."""
+
+    status: int
+    body: bytes
+    content_type: str = JSON
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a request means."""
+
+    endpoint: str
+    """Short name for the log."""
+    capability: str
+    """``bars_1m``, ``bars_eod``, ``quotes_l1``, ``meta`` or ``session``."""
+    answer: Callable[[Feed], Reply]
+    symbols: Sequence[str] = ()
+    key: str = ""
+    """Whose limits it counts against; never logged."""
+    prepare: Callable[[Feed], Iterator[None]] | None = None
+    """Builds in small steps what ``answer`` needs, where that is much."""
+
+
+class Wire(Protocol):
+    """One provider's protocol."""
+
+    @property
+    def prefix(self) -> str:
+        """First part of its paths, which a client may leave out."""
+        ...
+
+    @property
+    def base_path(self) -> str:
+        """What a client's base URL ends with."""
+        ...
+
+    def understand(self, ask: Ask) -> Call:
+        """Find out what is asked; a bad question is a call whose answer says so."""
+        ...
+
+    def too_many(self) -> Reply:
+        """The vendor's answer to a client over its limit."""
+        ...
+
+    def throttled_200(self) -> Reply:
+        """The vendor's throttle message under a good status."""
+        ...
+
+    def outage(self, status: int) -> Reply:
+        """The vendor's page when it is broken."""
+        ...
+
+    def quota_headers(self, room: Headroom) -> Mapping[str, str]:
+        """Headers that tell a client what it has left."""
+        ...
+
+
+def fixed(endpoint: str, capability: str, reply: Reply, *, key: str = "") -> Call:
+    """A call whose answer needs no market."""
+    return Call(endpoint, capability, lambda _feed: reply, key=key)
