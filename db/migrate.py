@@ -95,7 +95,8 @@ def migrate(url: str, *, clock_mode: str = "system", folder: Path = FOLDER) -> l
 
     Args:
         url: Login that owns the schema; application processes run as gapless_writer instead.
-        clock_mode: ``system``, or ``replay:<id>`` for a database that a replay will own.
+        clock_mode: ``system``; ``replay:<id>`` for a database that this replay owns; ``replay`` for
+            one that ``set_replay`` will mark.
         folder: Where the files are.
 
     Returns:
@@ -211,12 +212,15 @@ def _capable(conn: Connection, capability: str) -> bool:
 
 def _mark_clock(conn: Connection, clock_mode: str) -> None:
     kind, _, replay_id = clock_mode.partition(":")
-    if kind == "replay":
+    if kind == "replay" and replay_id:
         conn.execute(sql("clock", "mark_replay"), {"replay_id": replay_id})
-    row = conn.execute(sql("clock", "mark")).fetchone()
+    row = conn.execute(sql("clock", "mark")).fetchone() or ()
+    if clock_mode == "replay":
+        # Whoever starts the replay marks the database, which still keeps nobody's time.
+        return
     if row != (kind, replay_id or None):
         raise ClockMismatchError(
-            f"the database keeps the clock {':'.join(filter(None, row or ()))}, not {clock_mode}; "
+            f"the database keeps the clock {':'.join(filter(None, row))}, not {clock_mode}; "
             "use a database of its own for each"
         )
 

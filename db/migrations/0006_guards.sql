@@ -37,8 +37,7 @@ $$;
 -- Kinds: candles and quotes by ts, payloads by asked_at, inbox and slots (finished work) by age.
 CREATE FUNCTION gapless_expire(kind text, keep interval, max_rows integer DEFAULT 10000) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, public, pg_temp
-SET gapless.expiring = 'on' AS $$
+SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     least_keep interval := CASE gapless_expire.kind
         WHEN 'candles' THEN interval '30 days' WHEN 'quotes' THEN interval '1 day'
@@ -58,6 +57,8 @@ BEGIN
         INSERT INTO public.retention_cuts (kind, before_ts, as_of)
         VALUES (gapless_expire.kind, date_trunc('day', cut, 'UTC'), public.gapless_now()) ON CONFLICT DO NOTHING;
     END IF;
+    -- Not as a clause of the function: that takes a superuser.
+    PERFORM set_config('gapless.expiring', 'on', true);
     FOREACH target IN ARRAY CASE gapless_expire.kind
         WHEN 'candles' THEN ARRAY['candles_intraday', 'candles_eod'] WHEN 'quotes' THEN ARRAY['quotes_l1']
         WHEN 'payloads' THEN ARRAY['provider_payloads', 'quarantine']
@@ -80,6 +81,7 @@ BEGIN
         GET DIAGNOSTICS part = ROW_COUNT;
         removed := removed + part;
     END LOOP;
+    PERFORM set_config('gapless.expiring', 'off', true);
     RETURN removed;
 END
 $$;
