@@ -6,10 +6,12 @@ code with the pipeline: only ``core``'s words and clock, and sessions from ``exc
 
 Where things are, in the order of a request::
 
-    __main__, server      start: from a shell, from a test
-    config                the dataclasses of the JSON config, every problem listed at once
+    __main__, flags       start from a shell
+    server                start from a test, in a thread
+    config, reader        the dataclasses of the JSON config, every problem listed at once
     service               builds the parts below and ties them together
     source                one provider's listener: limits, then faults, then the wire, then the log
+    listener              a port that can refuse and come back
     limits                rolling windows over market time, by arrival
     faults                the timeline of faults
     feed                  the market as one source shows it at one instant, and the record of what it showed

@@ -5,7 +5,7 @@ import csv
 import io
 from collections.abc import Awaitable, Callable
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 from aiohttp import web
@@ -161,7 +161,7 @@ class Admin:
         if reader.problems:
             raise UsageError("; ".join(reader.problems))
         if cleared is not None:
-            service.faults.clear(None if cleared == "all" else cleared)
+            service.faults.clear(None if cleared == "all" else cast("list[str]", cleared))
         for spec in specs:
             service.add_fault(spec)
         return _json(self._fault_rows())

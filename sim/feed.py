@@ -106,7 +106,7 @@ class Feed:
                 if version.reveal <= self.at
             ]
             if known:
-                append(rows, session.open, known[-1], known[-1].index)
+                append(rows, session.open, known[-1], known[-1].number)
         return self._tampered(one, rows) if self._drops or self._wrongs else rows
 
     def running_minute(self, one: Instrument) -> tuple[int, BarVersion] | None:
@@ -142,24 +142,10 @@ class Feed:
         """The quote as this source shows it."""
         quote = self.market.quote(one, self.at)
         for fault in self._wrongs:
-            if (
-                quote is not None
-                and uniform(fault.key ^ one.key, quote.ts) < fault.extra["fraction"]
-            ):
-                factor = {"zero": 0.0, "disorder": 1.0}.get(
-                    fault.extra["mode"], fault.extra["factor"]
-                )
-                bid, ask = (
-                    (quote.ask, quote.bid)
-                    if fault.extra["mode"] == "disorder"
-                    else (quote.bid, quote.ask)
-                )
-                quote = replace(
-                    quote,
-                    last=round(quote.last * factor, 4),
-                    bid=round(bid * factor, 4),
-                    ask=round(ask * factor, 4),
-                )
+            if quote is None:
+                break
+            if uniform(fault.key ^ one.key, quote.ts) < fault.extra["fraction"]:
+                quote = _wrong_quote(quote, fault)
         return quote
 
     def _tampered(self, one: Instrument, rows: Rows) -> Rows:
@@ -227,6 +213,22 @@ def _wrong(
         case _:
             factor = fault.extra["factor"]
             return opened * factor, high * factor, low * factor, closed * factor
+
+
+def _wrong_quote(quote: MarketQuote, fault: Fault) -> MarketQuote:
+    match fault.extra["mode"]:
+        case "zero":
+            return replace(quote, last=0.0, bid=0.0, ask=0.0)
+        case "disorder":
+            return replace(quote, bid=quote.ask, ask=quote.bid)
+        case _:
+            factor: float = fault.extra["factor"]
+            return replace(
+                quote,
+                last=round(quote.last * factor, 4),
+                bid=round(quote.bid * factor, 4),
+                ask=round(quote.ask * factor, 4),
+            )
 
 
 def _shown_instant(now: float, faults: Sequence[Fault]) -> float:

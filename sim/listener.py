@@ -76,5 +76,5 @@ def _bound(host: str, port: int) -> socket.socket:
         raise SettingsError(
             f"port {port} of {host} can't be had ({error.strerror}); choose another, or 0 for a free one"
         ) from error
-    sock.setblocking(False)
+    sock.settimeout(0)
     return sock

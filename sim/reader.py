@@ -83,7 +83,7 @@ class Reader:
                 self.problem(place, f"is {item!r}; expected one of {', '.join(words)}")
         return found
 
-    def flag(self, name: str, default: bool) -> bool:
+    def flag(self, name: str, *, default: bool) -> bool:
         value = self.raw(name)
         if value is None:
             return default

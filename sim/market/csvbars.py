@@ -191,7 +191,7 @@ def _days_of(folder: Path) -> list[date]:
 def _read(path: Path) -> list[_Row]:
     with path.open(newline="") as file:
         table = csv.reader(file)
-        header = next(table, [])
+        header = next(table, None) or []
         if header != _COLUMNS:
             raise SettingsError(
                 f"{path} starts with {','.join(header)!r}; expected {','.join(_COLUMNS)!r}"

@@ -23,7 +23,7 @@ PARTIAL = -2
 class BarVersion(NamedTuple):
     """A bar's values from ``reveal`` on, until the next version's."""
 
-    index: int
+    number: int
     """0 for what is known at bar_end, then 1, 2, ...; ``PARTIAL`` while the bar grows."""
     reveal: float
     """Market instant at which a perfect collector can first know it."""
@@ -165,8 +165,11 @@ class SymbolDay:
         return known[-1] if known else None
 
     def partial(self, row: int, at: float) -> BarVersion | None:
-        """A running minute's bar at ``at``: price goes open, one extreme, the other, close, in straight
-        lines from first to last trade; volume grows evenly. Steps of one second."""
+        """A running minute's bar at ``at``, in steps of one second; None before its first trade.
+
+        Price goes from the open to one extreme, to the other, to the close, in straight lines from
+        the first to the last trade; volume grows evenly.
+        """
         columns = self.columns
         volume = columns.volume[row].item()
         elapsed = int(at - self.minutes[row])
@@ -269,7 +272,7 @@ class Running:
 
 
 def _put(rows: Rows, place: int, version: BarVersion) -> None:
-    rows.version[place] = version.index
+    rows.version[place] = version.number
     rows.open[place], rows.high[place] = version.open, version.high
     rows.low[place], rows.close[place] = version.low, version.close
     rows.volume[place] = version.volume

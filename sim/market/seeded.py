@@ -134,7 +134,7 @@ class SeededDays:
                 if sign < cancels[number] and before.volume >= 2
                 else _reported_late(before, size, effect, float(shift[number]))
             )
-            versions.append(BarVersion(before.index + 1, reveal, *after))
+            versions.append(BarVersion(before.number + 1, reveal, *after))
         return later
 
 
@@ -151,7 +151,7 @@ def _walk(
     x = (np.arange(n) + 0.5) / n
     shape = 0.6 + 1.6 * np.exp(-12.0 * x) + np.exp(-10.0 * (1.0 - x))
     shape /= shape.mean()
-    counts = random.poisson(one.rate * shape)
+    counts: NDArray[np.int64] = np.asarray(random.poisson(one.rate * shape), dtype=np.int64)
     if halted:
         counts[np.isin(minutes, list(halted))] = 0
     steps = random.standard_normal(n) * one.sigma * np.sqrt(shape)
@@ -162,20 +162,22 @@ def _walk(
     reach = np.abs(random.standard_normal((2, n))) * one.sigma * 0.6
     high = np.maximum(start, stop) * (1.0 + reach[0])
     low = np.minimum(start, stop) * (1.0 - reach[1])
-    single = counts == 1
-    columns = [np.where(single, stop, values) for values in (start, high, low, stop)]
-    prices = [_priced(values, counts) for values in columns]
+    opens, highs, lows, closes = (
+        _priced(values, stop, counts) for values in (start, high, low, stop)
+    )
     size = np.ceil(counts * 60.0 * np.exp(0.7 * random.standard_normal(n)))
     volume = np.where(counts > 0, np.maximum(size, 1.0), np.nan)
     trades = np.maximum(counts, 1)
     first = np.floor(60.0 * (1.0 - random.random(n) ** (1.0 / trades))).astype(np.int8)
     rest = np.where(trades > 1, random.random(n) ** (1.0 / np.maximum(trades - 1, 1)), 0.0)
     last = first + np.floor((59 - first) * rest).astype(np.int8)
-    return Columns(*prices, volume, first, last), counts
+    return Columns(opens, highs, lows, closes, volume, first, last), counts
 
 
-def _priced(values: Floats, counts: NDArray[np.int64]) -> Floats:
-    return np.where(counts > 0, np.maximum(np.round(values, 2), 0.01), np.nan)
+def _priced(values: Floats, only: Floats, counts: NDArray[np.int64]) -> Floats:
+    """Whole cents; the one price of a minute with one trade, NaN without."""
+    prices: Floats = np.where(counts == 1, only, values)
+    return np.where(counts > 0, np.maximum(np.round(prices, 2), 0.01), np.nan)
 
 
 def _first(columns: Columns, row: int) -> BarVersion:

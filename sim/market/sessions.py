@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, cast
 
-import exchange_calendars
+import exchange_calendars  # pyright: ignore[reportMissingTypeStubs]
 import numpy as np
 
 from core.errors import SettingsError
@@ -109,7 +109,7 @@ def calendar_code(exchange: str) -> str:
         SettingsError: it has none.
     """
     code = _ALIASES.get(exchange.upper(), exchange)
-    known = cast(list[str], exchange_calendars.get_calendar_names())  # pyright: ignore[reportUnknownMemberType]
+    known = exchange_calendars.get_calendar_names()
     if code not in known:
         raise SettingsError(
             f"exchange {exchange!r} has no calendar in exchange_calendars; expected a MIC such as XNYS, "
@@ -119,7 +119,7 @@ def calendar_code(exchange: str) -> str:
 
 
 def _build(code: str) -> Sessions:
-    calendar = cast(Any, exchange_calendars.get_calendar(code, start=_first_day(code)))  # pyright: ignore[reportUnknownMemberType]
+    calendar = cast(Any, exchange_calendars.get_calendar(code, start=_first_day(code)))
     schedule = calendar.schedule
     opens, closes = _seconds(schedule["open"]), _seconds(schedule["close"])
     break_starts, break_ends = _seconds(schedule["break_start"]), _seconds(schedule["break_end"])
@@ -150,7 +150,7 @@ def _build(code: str) -> Sessions:
 
 def _first_day(code: str) -> str:
     # Some calendars are bounded; asking for an earlier start is an error there.
-    factory = cast(Any, exchange_calendars.get_calendar(code))  # pyright: ignore[reportUnknownMemberType]
+    factory = cast(Any, exchange_calendars.get_calendar(code))
     bound = factory.bound_min()
     return (
         max(FIRST_DAY, bound.date() + timedelta(days=1)).isoformat()

@@ -78,7 +78,7 @@ def instrument(spec: SymbolSpec, seed: int, calendars: Calendars) -> Instrument:
         base=float(12.0 * 40.0 ** uniform(key, 2)),
         sigma=0.0004 + 0.0006 * uniform(key, 3),
         spread=0.0002
-        + 0.004 * (1.0 - liveliness) * (Tier.T0 != spec.tier)
+        + 0.004 * (1.0 - liveliness) * (spec.tier is not Tier.T0)
         + 0.0002 * uniform(key, 4),
     )
 

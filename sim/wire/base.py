@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from sim.feed import Feed
 from sim.limits import Headroom
@@ -51,15 +51,10 @@ class Call:
 class Wire(Protocol):
     """One provider's protocol."""
 
-    @property
-    def prefix(self) -> str:
-        """First part of its paths, which a client may leave out."""
-        ...
-
-    @property
-    def base_path(self) -> str:
-        """What a client's base URL ends with."""
-        ...
+    prefix: ClassVar[str]
+    """First part of its paths, which a client may leave out."""
+    base_path: ClassVar[str]
+    """What a client's base URL ends with."""
 
     def understand(self, ask: Ask) -> Call:
         """Find out what is asked; a bad question is a call whose answer says so."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, time
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 
@@ -32,8 +32,8 @@ def read_options(reader: Reader) -> Mapping[str, Any]:
 class FinnhubWire(Wire):
     """Answers as api.finnhub.io does."""
 
-    prefix = "/finnhub"
-    base_path = "/finnhub/api/v1"
+    prefix: ClassVar[str] = "/finnhub"
+    base_path: ClassVar[str] = "/finnhub/api/v1"
 
     def __init__(self, config: SourceConfig, market: Market, seed: int) -> None:
         del seed

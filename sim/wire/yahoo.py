@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote
 
 import orjson
@@ -40,8 +40,8 @@ def read_options(reader: Reader) -> Mapping[str, Any]:
 class YahooWire(Wire):
     """Answers as query1, query2, fc, guce and consent.yahoo.com do; the Host header decides nothing but cookies."""
 
-    prefix = "/yahoo"
-    base_path = "/yahoo"
+    prefix: ClassVar[str] = "/yahoo"
+    base_path: ClassVar[str] = "/yahoo"
 
     def __init__(self, config: SourceConfig, market: Market, seed: int) -> None:
         self._market = market
@@ -83,7 +83,7 @@ class YahooWire(Wire):
         return Reply(200, b"Too Many Requests\r\n", _TEXT)
 
     def outage(self, status: int) -> Reply:
-        page = f"<!DOCTYPE html><html><head><title>Yahoo</title></head><body>Will be right back... ({status})</body></html>"
+        page = f"<html><head><title>Yahoo</title></head><body>Will be right back: {status}</body></html>"
         return Reply(status, page.encode(), _HTML)
 
     def quota_headers(self, room: Headroom) -> Mapping[str, str]:

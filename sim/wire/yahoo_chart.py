@@ -318,8 +318,10 @@ def _with_closing_rows(one: Instrument, rows: Rows, start: int, end: int, feed: 
 
 
 def _append_live_row(one: Instrument, rows: Rows, start: int, end: int, feed: Feed) -> None:
-    """The last trade of the running minute again, stamped with its second; also when the window ended
-    just before that minute."""
+    """The last trade of the running minute again, stamped with its second.
+
+    It comes also when the window ended just before that minute.
+    """
     minute = int(feed.at // MINUTE) * MINUTE
     if not start <= minute <= end:
         return
