@@ -37,17 +37,25 @@ def test_the_simulated_market_shares_only_words_with_what_it_judges(path: Path) 
     assert ours <= CORE_WORDS
 
 
-def loaded_by(module: str) -> set[str]:
-    """The top-level modules in a process that has imported all of a package and nothing else."""
+ADAPTERS = sorted(
+    f"providers.{path.stem}"
+    for path in (ROOT / "providers").glob("[!_]*.py")
+    if path.stem != "base"
+)
+"""What workers.wiring imports late, so that loading workers alone would not show it."""
+
+
+def loaded_by(name: str) -> set[str]:
+    """The top-level modules in a process that has imported all of one package and nothing else."""
     code = (
         "import importlib, json, pkgutil, sys\n"
-        "package = importlib.import_module(sys.argv[1])\n"
-        "for found in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
+        "module = importlib.import_module(sys.argv[1])\n"
+        "for found in pkgutil.walk_packages(getattr(module, '__path__', ()), sys.argv[1] + '.'):\n"
         "    importlib.import_module(found.name)\n"
         "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, module],
+        [sys.executable, "-c", code, name],
         cwd=ROOT,
         env=clean_environment(PYTHONPATH=str(ROOT)),
         check=False,
@@ -59,6 +67,10 @@ def loaded_by(module: str) -> set[str]:
     return set(json.loads(done.stdout))
 
 
-@pytest.mark.parametrize("package", ["workers", "routing", "db"])
-def test_what_collectors_are_made_of_loads_no_pandas(package: str) -> None:
-    assert loaded_by(package) & HEAVY == set()
+@pytest.mark.parametrize("name", ["workers", "routing", "db", *ADAPTERS])
+def test_what_collectors_are_made_of_loads_no_pandas(name: str) -> None:
+    assert loaded_by(name) & HEAVY == set()
+
+
+def test_the_heavy_libraries_would_be_noticed() -> None:
+    assert loaded_by("pandas_market_calendars.market_calendar") >= {"pandas"}
