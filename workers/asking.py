@@ -114,8 +114,21 @@ class Asking:
     """Ask this source and no other."""
     timeout_s: float = 3.0
     """Longest call, real seconds."""
-    _waiting: "dict[frozenset[str], deque[Question]]" = field(default_factory=dict)
-    _flying: "dict[Future[list[Result]], _Flight]" = field(default_factory=dict)
+    patience_s: float = 10.0
+    """Real seconds without a lease after which what still waits is given up."""
+    _waiting: dict[frozenset[str], deque[Question]] = field(
+        default_factory=dict[frozenset[str], deque[Question]]
+    )
+    """Questions by the sources that they are barred from, each in its order."""
+    _flying: dict[Future[list[Result]], _Flight] = field(
+        default_factory=dict[Future[list[Result]], _Flight]
+    )
+    """Calls on the wire."""
+    _moved: float = field(init=False)
+    """When a call was last started or ended, monotonic."""
+
+    def __post_init__(self) -> None:
+        self._moved = self.context.clock.monotonic()
 
     def add(self, questions: Iterable[Question]) -> None:
         """Put questions, asked in their order."""
@@ -197,7 +210,7 @@ class Asking:
             )
             kept = self._send(lease, barred, ended)
         except NoRouteError as error:
-            if error.retry_at is None:
+            if error.retry_at is None or clock.monotonic() - self._moved > self.patience_s:
                 ended += self._give_up(barred, error)
             return False
         finally:
@@ -227,6 +240,7 @@ class Asking:
             self._put_first(
                 replace(by_symbol[symbol], window=call.window) for symbol in call.symbols
             )
+        self._moved = self.context.clock.monotonic()
         sent = [replace(by_symbol[symbol], window=first.window) for symbol in first.symbols]
         future = self.context.calls.submit(self._call, lease, first, sent)
         self._flying[future] = _Flight(lease, first, sent)
@@ -293,7 +307,8 @@ class Asking:
         )
         return Answered(question, lease.source, asked_at, judged, None, payload)
 
-    def _land(self, future: "Future[list[Result]]", flight: _Flight) -> list[Result]:
+    def _land(self, future: Future[list[Result]], flight: _Flight) -> list[Result]:
+        self._moved = self.context.clock.monotonic()
         error = future.exception()
         if error is None:
             return future.result()

@@ -36,6 +36,8 @@ _SPARE_S = 30.0
 """Real seconds of the job's time limit that are kept for the last calls and the last write."""
 _CALL_S = 6.0
 """Longest call, real seconds."""
+_PATIENCE_S = 20.0
+"""Real seconds for which rows hold a place while no source takes a call."""
 _GATHER_S = 0.25
 """Real seconds for which an ended row may wait for others to commit with."""
 _PAUSE_MIN_S = 0.2
@@ -82,6 +84,7 @@ class _Run:
             hint=None if pinned else first.provider,
             only=pinned,
             timeout_s=_CALL_S,
+            patience_s=_PATIENCE_S,
         )
         eligible = frozenset(context.router.eligible(capability))
         self._eligible = eligible & {pinned} if pinned else eligible

@@ -22,6 +22,11 @@ from workers.writing import Writer
 
 log = logging.getLogger(__name__)
 
+_QUICK_S = 60
+_PATIENCE_S = 10.0
+"""Real seconds for which live work waits for a source: the next sweep asks again anyway."""
+_PATIENCE_DAILY_S = 90.0
+"""The same for what is asked once a session; longer than a budget of one minute."""
 _SPARE_S = 5.0
 """Real seconds of the job's time limit that are kept for the last calls and the last write."""
 
@@ -55,6 +60,7 @@ def collect(context: Context, job: CollectJob) -> dict[str, int]:
         deadline=clock.monotonic() + min(left_s, job.kind.timeout_s - _SPARE_S),
         hint=job.provider if job.kind is not Kind.REREAD else None,
         only=job.provider if job.kind is Kind.REREAD else None,
+        patience_s=_PATIENCE_S if job.kind.timeout_s <= _QUICK_S else _PATIENCE_DAILY_S,
     )
     writer = Writer(context, interval, job.tier, inbox=job.inbox, is_new=_is_new(context, job))
 

@@ -64,3 +64,8 @@ class Context:
     calls: CallPool
     telemetry: Telemetry
     stop: Stop
+
+    def close(self) -> None:
+        """Let go of what only this context holds."""
+        self.calls.close()
+        self.router.close()
