@@ -7,6 +7,8 @@ or quotes. Nothing here retries, waits or knows a budget: each call that leaves 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
+from math import isfinite
 from typing import Literal, Protocol
 
 from core.bars import Bar, Quote
@@ -242,6 +244,27 @@ def check_request(
             "or name another provider"
         )
     return spec
+
+
+def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Market seconds that a ``Retry-After`` header asks for (seconds or a date), None without one.
+
+    Args:
+        headers: Names in lower case.
+        now: Market time, from which a date is counted.
+    """
+    value = headers.get("retry-after", "").strip()
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            moment = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        seconds = (moment - now).total_seconds() if moment.tzinfo else 0.0
+    return max(seconds, 0.0) if isfinite(seconds) else None
 
 
 def chunks(symbols: Sequence[str], size: int) -> list[tuple[str, ...]]:
