@@ -1,0 +1,182 @@
+"""Slots, leases and the coordinator's inbox: claimed once, fenced, never lost."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+
+from core.errors import LeaseLostError
+from core.words import Tier
+from db import inbox, leader, slots
+from db.inbox import Element
+from db.slots import SlotKey
+from tests.storage import MINUTE, OPEN, answer, at, bar, put, rows
+
+pytestmark = pytest.mark.integration
+
+
+def slot(minute, phase=0):
+    return SlotKey("bars_1m", Tier.T0, at(minute), phase)
+
+
+class TestLeader:
+    """One holder at a time, and a token that only grows."""
+
+    def test_a_lease_is_held_by_one_and_its_token_fences(self, db):
+        token = leader.acquire(db, "scheduler", "a", 60)
+        assert token is not None
+        assert leader.acquire(db, "scheduler", "b", 60) is None
+        assert leader.acquire(db, "other", "b", 60) is not None
+        assert leader.renew(db, "scheduler", "a", token, 60)
+        assert not leader.renew(db, "scheduler", "b", token, 60)
+        leader.release(db, "scheduler", "a", token)
+        newer = leader.acquire(db, "scheduler", "b", 60)
+        assert newer is not None
+        assert newer > token
+        assert not leader.renew(db, "scheduler", "a", token, 60)
+
+    def test_a_lease_that_ran_out_goes_to_exactly_one_of_those_who_want_it(self, db, wait_until):
+        old = leader.acquire(db, "scheduler", "dead", 0.05)
+        found = []
+
+        def somebody() -> bool:
+            with ThreadPoolExecutor(5) as pool:
+                found[:] = pool.map(
+                    lambda n: leader.acquire(db, "scheduler", f"h{n}", 60), range(5)
+                )
+            return any(found)
+
+        wait_until(somebody)
+        [token] = [t for t in found if t is not None]
+        assert token > old
+
+    def test_a_lease_that_ran_out_and_nobody_took_goes_on(self, db, wait_until):
+        token = leader.acquire(db, "scheduler", "a", 0.01)
+        wait_until(
+            lambda: rows(db, "SELECT 1 FROM leader_lease WHERE expires_at < clock_timestamp()")
+        )
+        assert leader.renew(db, "scheduler", "a", token, 60)
+
+
+class TestSlots:
+    """A slot is claimed once, under the token in force, and pushed again until it is marked."""
+
+    def test_a_slot_is_claimed_once(self, db):
+        token = leader.acquire(db, "scheduler", "a", 60)
+        assert slots.claim_slots(db, token, [slot(1), slot(0), slot(0, 1)]) == [
+            slot(0),
+            slot(0, 1),
+            slot(1),
+        ]
+        assert slots.claim_slots(db, token, [slot(1), slot(2)]) == [slot(2)]
+        assert slots.claim_slots(db, token, []) == []
+
+    def test_an_old_leader_claims_nothing(self, db):
+        token = leader.acquire(db, "scheduler", "a", 60)
+        leader.release(db, "scheduler", "a", token)
+        newer = leader.acquire(db, "scheduler", "b", 60)
+        with pytest.raises(LeaseLostError, match="another scheduler leads"):
+            slots.claim_slots(db, token, [slot(0)])
+        assert rows(db, "SELECT count(*) FROM sweep_slots") == [(0,)]
+        assert slots.claim_slots(db, newer, [slot(0)]) == [slot(0)]
+
+    def test_a_lease_that_ran_out_claims_nothing(self, db, wait_until):
+        token = leader.acquire(db, "scheduler", "a", 0.01)
+        wait_until(
+            lambda: rows(db, "SELECT 1 FROM leader_lease WHERE expires_at < clock_timestamp()")
+        )
+        with pytest.raises(LeaseLostError):
+            slots.claim_slots(db, token, [slot(0)])
+
+    def test_what_was_claimed_and_not_pushed_is_found_by_the_next_leader(self, db):
+        token = leader.acquire(db, "scheduler", "a", 60)
+        slots.claim_slots(db, token, [slot(0), slot(1), slot(2)])
+        slots.mark_pushed(db, [slot(1)], {slot(1): 12})
+        assert slots.unpushed(db, OPEN) == [slot(0), slot(2)]
+        assert slots.unpushed(db, at(1)) == [slot(2)]
+        assert rows(db, "SELECT jobs FROM sweep_slots WHERE pushed_at IS NOT NULL") == [(12,)]
+        assert slots.newest(db) == {("bars_1m", Tier.T0): at(2)}
+
+
+def element(name, *symbols, **more):
+    facts = {"kind": "jobs"} | more
+    payload = {"v": 1, "id": name, "symbols": list(symbols)}
+    return Element(name, "market:jobs", f"raw {name}".encode(), payload, symbols=symbols, **facts)
+
+
+def inbox_state(db, name):
+    [found] = rows(db, "SELECT state, remaining FROM rlc_inbox WHERE element_id = %s", name)
+    return found
+
+
+class TestInbox:
+    """An element is kept until it is answered, whatever is lost in between."""
+
+    def test_an_id_counts_once_for_a_day(self, db):
+        assert set(inbox.receive(db, [element("a", "SPY"), element("b", "SPY")])) == {"a", "b"}
+        assert inbox.receive(db, [element("a", "BAC")]) == {}
+        [first] = [d for d in inbox.dispatchable(db, 10, 60) if d.element_id == "a"]
+        with db.transaction() as conn:
+            inbox.answered(conn, {first.inbox_id: ["SPY"]})
+        assert inbox.receive(db, [element("a", "SPY")]) == {}
+        with db.transaction() as conn:
+            conn.execute("UPDATE rlc_inbox SET received_at = received_at - interval '25 hours'")
+        assert inbox.receive(db, [element("a", "BAC")]) == {"a": first.inbox_id}
+        assert inbox_state(db, "a") == ("new", ["BAC"])
+        assert inbox.receive(db, [element("b", "BAC")]) == {}, "not answered yet, however old"
+
+    def test_what_nobody_can_execute_is_kept_byte_for_byte_with_the_reason(self, db):
+        raw = b'\xff\x00{"v":'
+        inbox.receive(db, [Element("x", "market:jobs", raw, None, "jobs", dead="not JSON")])
+        assert rows(db, "SELECT raw, payload, state, reason FROM rlc_inbox") == [
+            (raw, None, "dead", "not JSON")
+        ]
+        assert inbox.dispatchable(db, 10, 60) == []
+
+    def test_an_element_is_dispatched_again_when_its_lease_runs_out(self, db, wait_until):
+        inbox.receive(db, [element("a", "SPY", "BAC", "SPY")])
+        [first] = inbox.dispatchable(db, 10, 0.05)
+        assert (first.remaining, first.again) == (("SPY", "BAC"), False)
+        with db.transaction() as conn:
+            inbox.answered(conn, {first.inbox_id: ["SPY"]})
+        found = []
+        wait_until(lambda: found.extend(inbox.dispatchable(db, 10, 60)) or found)
+        assert (found[0].remaining, found[0].again) == (("BAC",), True)
+        assert inbox.dispatchable(db, 10, 60) == []
+
+    def test_intakes_share_the_work(self, db):
+        inbox.receive(db, [element(f"e{n}", "SPY") for n in range(60)])
+        with ThreadPoolExecutor(4) as pool:
+            taken = list(pool.map(lambda _: inbox.dispatchable(db, 20, 60), range(4)))
+        ids = [d.inbox_id for found in taken for d in found]
+        assert len(ids) == len(set(ids)) <= 60
+
+    def test_the_write_that_answers_an_element_ends_it(self, db, symbol):
+        [inbox_id] = inbox.receive(db, [element("a", "SPY", "BAC")]).values()
+        inbox.dispatchable(db, 10, 60)
+        put(db, answer(symbol, [bar(0)]), inbox={inbox_id: ["SPY"]})
+        assert inbox_state(db, "a") == ("dispatched", ["BAC"])
+        put(db, inbox={inbox_id: ["BAC"]})
+        assert inbox_state(db, "a") == ("done", [])
+
+    def test_elements_end_dead_or_expired_once(self, db):
+        past = db.clock.now() - MINUTE
+        ids = inbox.receive(
+            db, [element("a", "SPY"), element("b", "SPY", not_after=past), element("c", "SPY")]
+        )
+        assert [d.element_id for d in inbox.dispatchable(db, 10, 60)] == ["a", "c"]
+        inbox.mark_dead(db, ids["a"], "unknown symbol")
+        inbox.mark_dead(db, ids["a"], "another reason")
+        assert inbox.expire(db) == 1
+        assert inbox.expire(db) == 0
+        with db.transaction() as conn:
+            inbox.answered(conn, {ids["a"]: ["SPY"], ids["b"]: ["SPY"]})
+        assert inbox.counts(db) == {"dead": 1, "expired": 1, "dispatched": 1}
+        assert rows(db, "SELECT reason FROM rlc_inbox WHERE state = 'dead'") == [
+            ("unknown symbol",)
+        ]
+
+    def test_a_deadline_in_the_future_is_kept(self, db):
+        deadline = db.clock.now() + timedelta(minutes=5)
+        inbox.receive(db, [element("a", "SPY", not_after=deadline)])
+        assert inbox.dispatchable(db, 10, 60)[0].not_after == deadline
