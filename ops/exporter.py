@@ -34,9 +34,11 @@ class Exporter:
         self._config = config
         self._telemetry = telemetry
         self._clock: Clock = connect_clock(config.database_url)
-        self._db = Database(config.database_url, self._clock, max_size=2, application="gapless-exporter")
+        self._db = Database(
+            config.database_url, self._clock, max_size=2, application="gapless-exporter"
+        )
         self._redis: Redis = redis_client(config.redis_url)
-        self._router: Router = build_router(config, self._clock, self._redis, self._db)
+        self._router: Router = build_router(config, self._clock, self._db)
         self._refreshed_at = self._clock.monotonic()
 
     def health(self) -> tuple[bool, dict[str, object]]:
@@ -49,7 +51,10 @@ class Exporter:
         tell = self._telemetry.set
         waiting = backfill.depth(self._db)
         tell(metrics.BACKFILL_DEPTH, sum(rows for rows, _age in waiting.values()))
-        tell(metrics.BACKFILL_OLDEST, max((age or 0.0 for _rows, age in waiting.values()), default=0.0))
+        tell(
+            metrics.BACKFILL_OLDEST,
+            max((age or 0.0 for _rows, age in waiting.values()), default=0.0),
+        )
         with self._db.transaction() as conn:
             tiers = overview.freshness(conn)
         answered = [row["median_answered"] for row in tiers if row["median_answered"] is not None]

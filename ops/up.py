@@ -33,7 +33,9 @@ def up(*, sim: bool, universe_file: Path | None, once_ready: bool) -> int:
     """
     config = load()
     clock = SystemClock()
-    home = Home(Path(config.gapless_home) / ("sim" if sim else ""), clock=clock)
+    home = Home(config.gapless_home, clock=clock)
+    if sim:
+        home = Home(home.path / "sim", clock=clock)
     stack = Stack("up --sim" if sim else "up", home, clock, _say)
     with StopSignals() as stop:
         try:

@@ -10,9 +10,13 @@ from ops.registering import Commands
 
 def register(commands: Commands) -> None:
     command = commands.add_parser(
-        "exporter", help="serve the fleet's metrics for Prometheus", epilog="Example: METRICS_PORT=9108 ops exporter"
+        "exporter",
+        help="serve the fleet's metrics for Prometheus",
+        epilog="Example: METRICS_PORT=9108 ops exporter",
     )
-    command.add_argument("--port-file", type=Path, help="write the port that was opened to this file")
+    command.add_argument(
+        "--port-file", type=Path, help="write the port that was opened to this file"
+    )
     command.set_defaults(run=run)
 
 

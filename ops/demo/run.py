@@ -56,7 +56,8 @@ class _Run:
 def demo(options: DemoOptions) -> int:
     """Run the whole demo; 0 only when the checker found nothing wrong."""
     clock = SystemClock()
-    home = Home(Path(load().gapless_home) / "demo", clock=clock)
+    parent = Home(load().gapless_home, clock=clock)
+    home = Home(parent.path / "demo", clock=clock)
     began = clock.monotonic()
     stack = Stack("demo", home, clock, _say)
     with StopSignals() as stop:
