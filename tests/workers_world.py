@@ -60,7 +60,8 @@ def every_minute(call: Call, _asked_at: datetime) -> Page:
     assert call.window is not None
     minutes = int(call.window.length / MINUTE)
     starts = [call.window.start + n * MINUTE for n in range(minutes)]
-    bars = [bar(ts, 10.0 + ts.minute) for ts in starts if OPEN <= ts < CLOSE]
+    hours = (OPEN.time(), CLOSE.time())
+    bars = [bar(ts, 10.0 + ts.minute) for ts in starts if hours[0] <= ts.time() < hours[1]]
     return Page(bars=dict.fromkeys(call.symbols, bars))
 
 

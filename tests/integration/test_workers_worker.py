@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -77,11 +78,11 @@ def job(part: int, *symbols: str) -> CollectJob:
     )
 
 
-def ids(redis: Redis, key: str) -> list[str]:
+def ids(redis: Any, key: str) -> list[str]:
     return [entry.decode() for entry in redis.lrange(key, 0, -1)]
 
 
-def failed(redis: Redis) -> list[str]:
+def failed(redis: Any) -> list[str]:
     return [entry.decode() for entry in redis.zrange(f"rq:failed:{QUEUE}", 0, -1)]
 
 

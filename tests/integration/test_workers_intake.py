@@ -1,0 +1,326 @@
+"""The coordinator's elements: taken once, answered or buried with a reason, whatever dies."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from core.telemetry import Telemetry
+from core.words import Capability, Tier
+from db import backfill, inbox
+from tests.workers_world import Scripted, World, at
+from workers.backfill import backfill as run_backfill
+from workers.collect import collect
+from workers.intake import Intake
+from workers.queues import BackfillJob, CollectJob, Kind, depths
+from workers.reference import Reference
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).resolve().parents[2]
+JOBS = "market:jobs"
+DEAD = f"{JOBS}:dead"
+DEAD_LETTER = jsonschema.Draft202012Validator(
+    json.loads((ROOT / "docs" / "contracts" / "dead-letter.schema.json").read_text())
+)
+WINDOW = {"start": "2024-03-05T15:00:00Z", "end": "2024-03-05T15:10:00Z"}
+
+
+@pytest.fixture
+def world(database_url: str, redis_url: str) -> Iterator[World]:
+    with World(database_url, redis_url, at("16:00:00")) as made:
+        made.load("A", "B", "C")
+        yield made
+
+
+@pytest.fixture
+def intake(world: World) -> Intake:
+    month = {capability: timedelta(days=30) for capability in Capability}
+    return Intake(
+        settings=world.settings(use_rlc=True),
+        db=world.db,
+        coordinator=world.redis,
+        redis=world.redis,
+        reference=Reference(world.db),
+        telemetry=Telemetry(),
+        stop=world.stop,
+        providers={"one": month, "alphavantage": {}},
+    )
+
+
+def push(world: World, *elements: Any, key: str = JOBS) -> None:
+    for element in elements:
+        world.redis.lpush(key, element if isinstance(element, bytes) else json.dumps(element))
+
+
+def element(**fields: Any) -> dict[str, Any]:
+    return {"type": "bars_1m", "symbols": ["A"], **WINDOW, **fields}
+
+
+def queued(world: World) -> list[CollectJob]:
+    """Collect jobs in the queues, taken out."""
+    redis: Any = world.redis
+    found: list[CollectJob] = []
+    for tier in Tier:
+        while (taken := redis.lpop(f"rq:queue:collect:{tier}")) is not None:
+            data = zlib.decompress(redis.hget(f"rq:job:{taken.decode()}", "data"))
+            found.append(CollectJob.from_wire(json.loads(data)[2][0]))
+    return found
+
+
+def dead(world: World) -> list[dict[str, str]]:
+    entries = [json.loads(entry) for entry in world.redis.lrange(DEAD, 0, -1)[::-1]]
+    for entry in entries:
+        DEAD_LETTER.validate(entry)
+    return entries
+
+
+def test_an_element_becomes_a_batch_and_is_done_when_it_is_answered(
+    world: World, intake: Intake
+) -> None:
+    push(world, element(id="x-1", symbols=["A", "B"], tier="T1", note="kept"))
+
+    intake.run(burst=True)
+
+    assert world.redis.llen(JOBS) == 0
+    assert world.rows("SELECT state, remaining, payload->>'note' FROM rlc_inbox") == [
+        ("dispatched", ["A", "B"], "kept")
+    ]
+    (job,) = queued(world)
+    assert (job.tier, job.kind, job.symbols) == (Tier.T1, Kind.BARS_1M, ("A", "B"))
+    assert job.window.start == at("15:00:00")
+
+    collect(world.context(Scripted("one", world.clock)), job)
+    assert world.rows("SELECT state, remaining FROM rlc_inbox") == [("done", [])]
+    assert len(world.stored("B")) == 10
+
+
+def test_elements_that_ask_alike_share_a_batch(world: World, intake: Intake) -> None:
+    push(
+        world,
+        element(id="1", symbols=["A"]),
+        element(id="2", symbols=["B", "A"]),
+        element(id="3", symbols=["C"], start="2024-03-05T14:50:00Z"),
+        element(id="4", symbol="A", type="quotes_l1"),
+    )
+
+    intake.run(burst=True)
+
+    jobs = queued(world)
+    assert sorted((job.kind, job.symbols) for job in jobs) == [
+        (Kind.BARS_1M, ("A", "B")),
+        (Kind.BARS_1M, ("C",)),
+        (Kind.QUOTES_L1, ("A",)),
+    ]
+    context = world.context(Scripted("one", world.clock))
+    for job in jobs:
+        if job.kind is Kind.BARS_1M:
+            collect(context, job)
+    assert world.rows("SELECT element_id, state FROM rlc_inbox ORDER BY element_id") == [
+        ("1", "done"),
+        ("2", "done"),
+        ("3", "done"),
+        ("4", "dispatched"),
+    ]
+
+
+def test_an_id_is_done_once(world: World, intake: Intake) -> None:
+    push(world, element(id="x"), element(id="x", symbols=["B"]))
+    intake.run(burst=True)
+    push(world, element(id="x"))
+    intake.run(burst=True)
+
+    assert world.redis.llen(JOBS) == 0
+    assert world.rows("SELECT element_id, remaining FROM rlc_inbox") == [("x", ["A"])]
+    assert len(queued(world)) == 1
+
+
+def test_elements_without_an_id_are_each_done(world: World, intake: Intake) -> None:
+    push(world, element(), element())
+
+    intake.run(burst=True)
+
+    assert world.rows("SELECT count(*) FROM rlc_inbox") == [(2,)]
+
+
+BAD: list[tuple[Any, str]] = [
+    (b"{not json", "not JSON"),
+    (b'"text"', "one JSON object"),
+    (element(type="depth"), "type"),
+    ({"type": "bars_1m"}, "symbols"),
+    (element(symbols=["GHOST", "A"]), "GHOST"),
+    (element(provider="nasdaq"), "nasdaq"),
+    (element(start=WINDOW["end"], end=WINDOW["start"]), "not after its start"),
+    (element(start="2024-03-05T17:00:00Z", end="2024-03-05T17:10:00Z"), "future"),
+    (element(start="2024-01-05T15:00:00Z", end="2024-01-05T15:10:00Z"), "look-back"),
+    (element(tier="T5"), "tier"),
+    (element(interval="5m"), "5m"),
+    (element(note="a\x00b"), "NUL"),
+]
+
+
+def test_a_bad_element_goes_to_the_dead_list_and_never_stops_the_line(
+    world: World, intake: Intake
+) -> None:
+    raws = [json.dumps(bad).encode() if isinstance(bad, dict) else bad for bad, _ in BAD]
+    for raw in raws:
+        push(world, raw, element(symbols=["B"]))
+
+    intake.run(burst=True)
+
+    assert world.redis.llen(JOBS) == 0
+    entries = dead(world)
+    assert [entry["element"].encode() for entry in entries] == raws, "byte for byte, in order"
+    for entry, (_, said) in zip(entries, BAD, strict=True):
+        assert said in entry["reason"]
+    assert world.rows("SELECT state, count(*) FROM rlc_inbox GROUP BY 1 ORDER BY 1") == [
+        ("dead", len(BAD)),
+        ("dispatched", len(BAD)),
+    ]
+
+
+def test_bytes_that_are_no_text_are_kept_too(world: World, intake: Intake) -> None:
+    push(world, b"\xff\xfe\x00")
+
+    intake.run(burst=True)
+
+    (entry,) = dead(world)
+    assert entry["element_base64"] == "//4A"
+
+
+def test_backfill_lists_become_rows(world: World, intake: Intake) -> None:
+    push(world, element(id="b-1", symbols=["A", "B"]), key="market:backfills:T2")
+    push(world, element(id="b-2", type="quotes_l1"), key="market:backfills:T0")
+    push(world, {"type": "bars_1m", "symbols": ["A"], "id": "b-3"}, key="market:backfills:T0")
+
+    intake.run(burst=True)
+
+    assert world.rows("SELECT origin, tier, state FROM backfill_jobs") == [
+        ("coordinator", "T2", "pending"),
+        ("coordinator", "T2", "pending"),
+    ]
+    assert world.redis.llen("market:backfills:T0:dead") == 2
+    ids = [job for (job,) in world.rows("SELECT job_id FROM backfill_jobs")]
+    context = world.context(Scripted("one", world.clock))
+    run_backfill(context, BackfillJob(tier=Tier.T2, ids=tuple(ids), push=1))
+    assert world.rows("SELECT state FROM rlc_inbox WHERE element_id = 'b-1'") == [("done",)]
+
+
+def test_an_element_that_is_not_answered_is_dispatched_again(world: World, intake: Intake) -> None:
+    push(world, element(id="x"))
+    intake.run(burst=True)
+    first = queued(world)
+    world.redis.flushall()
+
+    intake.dispatch()
+    assert queued(world) == [], "its lease still holds"
+    world.rows("UPDATE rlc_inbox SET lease_expires = '-infinity' RETURNING 1")
+    intake.dispatch()
+
+    (again,) = queued(world)
+    assert again.symbols == first[0].symbols
+    assert again.id != first[0].id, "the id of the lost job may still be taken"
+
+
+def test_an_element_whose_time_is_over_expires(world: World, intake: Intake) -> None:
+    push(world, element(id="x", not_after="2024-03-05T15:59:00Z"))
+
+    intake.run(burst=True)
+
+    assert inbox.counts(world.db) == {"expired": 1}
+    assert depths(world.redis)["collect:T0"] == 0
+
+
+def test_an_element_that_no_source_can_ever_answer_is_done_with_evidence(
+    world: World, intake: Intake
+) -> None:
+    push(world, element(id="x"))
+    intake.run(burst=True)
+    (job,) = queued(world)
+
+    collect(world.context(Scripted("one", world.clock, lookback=timedelta(minutes=5))), job)
+
+    assert inbox.counts(world.db) == {"done": 1}
+    assert world.rows("SELECT outcome, code FROM fetch_evidence") == [("failed", "bad_request")]
+
+
+def test_bars_without_a_window_are_those_of_the_current_slot(world: World, intake: Intake) -> None:
+    push(world, {"type": "bars_1m", "symbol": "A"}, {"type": "bars_eod", "symbol": "A"})
+
+    intake.run(burst=True)
+
+    jobs = {job.kind: job for job in queued(world)}
+    assert jobs[Kind.BARS_1M].end == at("16:00:00")
+    assert jobs[Kind.BARS_1M].start == at("15:58:00")
+    assert (jobs[Kind.BARS_EOD].start, jobs[Kind.BARS_EOD].end) == (
+        at("14:30:00") - timedelta(days=1),
+        at("21:00:00") - timedelta(days=1),
+    )
+
+
+def test_a_provider_that_is_known_and_not_installed_is_no_mistake(
+    world: World, intake: Intake
+) -> None:
+    push(world, element(id="x", provider="alphavantage"))
+
+    intake.run(burst=True)
+
+    assert inbox.counts(world.db) == {"dispatched": 1}
+
+
+def test_killed_intakes_lose_nothing_and_double_nothing(
+    world: World, redis_url: str, wait_until
+) -> None:
+    count, bad = 2000, 20
+    pipe = world.redis.pipeline()
+    for n in range(count):
+        raw = json.dumps(element(id=f"x-{n}", symbols=["ABC"[n % 3]]))
+        pipe.lpush(JOBS, f"{{broken {n}" if n % (count // bad) == 7 else raw)
+    pipe.execute()
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "DATABASE_URL": world.database_url,
+        "REDIS_URL": redis_url,
+        "USE_RLC": "true",
+        "METRICS_ENABLED": "false",
+        "LOG_LEVEL": "ERROR",
+    }
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("intake_process.py"))], env=environment
+        )
+
+    movers = [start(), start()]
+    kills = 0
+    try:
+        while world.redis.llen(JOBS):
+            left = world.redis.llen(JOBS)
+            victim = movers[kills % 2]
+            wait_until(lambda left=left: world.redis.llen(JOBS) < left, seconds=20)
+            victim.send_signal(signal.SIGKILL)
+            victim.wait()
+            kills += 1
+            movers[(kills - 1) % 2] = start()
+    finally:
+        for mover in movers:
+            mover.kill()
+            mover.wait()
+
+    assert kills >= 5
+    assert world.rows(
+        "SELECT count(*), count(DISTINCT element_id) FROM rlc_inbox WHERE state <> 'dead'"
+    ) == [(count - bad, count - bad)]
+    assert world.redis.llen(DEAD) == bad
+    assert len({entry["element"] for entry in dead(world)}) == bad
+    assert backfill.depth(world.db)[Tier.T0][0] == 0
