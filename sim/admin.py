@@ -13,6 +13,7 @@ from aiohttp import web
 from core.errors import GaplessError, UsageError
 from sim.config import read_segments
 from sim.faults import Fault, read_faults
+from sim.market.sessions import sessions_of
 from sim.reader import Reader
 from sim.truth import truth_lines
 
@@ -93,7 +94,7 @@ class Admin:
         code = request.query.get("calendar", market.calendar.code)
         start = _day(request, "start") or market.session.day
         end = _day(request, "end")
-        sessions = market.calendars.of(code)
+        sessions = sessions_of(code)
         begin = datetime.fromisoformat(f"{start}T00:00:00+00:00").timestamp() - 86_400
         limit = (
             datetime.fromisoformat(f"{end}T00:00:00+00:00").timestamp()

@@ -13,7 +13,7 @@ from core.errors import SettingsError
 from core.words import Tier
 from sim.config import MarketConfig, SymbolSpec
 from sim.market.day import MINUTE, Columns, Grid, SymbolDay, halted_minutes
-from sim.market.sessions import Calendars, Session
+from sim.market.sessions import Session, sessions_of
 from sim.market.universe import Instrument, Universe, instrument
 
 _COLUMNS = ["ts", "open", "high", "low", "close", "volume"]
@@ -90,7 +90,7 @@ class CsvDays:
         return traded[0].item() if len(traded) else one.base
 
 
-def csv_universe(config: MarketConfig, calendars: Calendars) -> tuple[Universe, date, list[str]]:
+def csv_universe(config: MarketConfig) -> tuple[Universe, date, list[str]]:
     """Who takes part, the session of the run, and what was inferred (to be printed).
 
     Raises:
@@ -115,11 +115,9 @@ def csv_universe(config: MarketConfig, calendars: Calendars) -> tuple[Universe, 
     for name in taking_part:
         spec = listed.get(name)
         if spec is None:
-            exchange = config.calendar or _infer(
-                folder / name / f"{session}.csv", session, calendars, notes
-            )
+            exchange = config.calendar or _infer(folder / name / f"{session}.csv", session, notes)
             spec = SymbolSpec(name, Tier.T0, exchange)
-        one = instrument(spec, config.seed, calendars)
+        one = instrument(spec, config.seed)
         if one.sessions.on(session) is None:
             raise SettingsError(
                 f"{session} is no session of {spec.exchange}, the exchange of {name}"
@@ -128,11 +126,11 @@ def csv_universe(config: MarketConfig, calendars: Calendars) -> tuple[Universe, 
     return Universe(sorted(instruments, key=lambda one: one.tier)), session, notes
 
 
-def _infer(path: Path, session: date, calendars: Calendars, notes: list[str]) -> str:
+def _infer(path: Path, session: date, notes: list[str]) -> str:
     minutes = [row.ts for row in _read(path)]
     scores: list[tuple[float, float, str]] = []
     for code in _CANDIDATES:
-        found = calendars.of(code).on(session)
+        found = sessions_of(code).on(session)
         if found is not None:
             inside, expected = _inside(minutes, found), _expected(found)
             scores.append((inside / expected, inside / max(1, len(minutes)), code))

@@ -12,7 +12,7 @@ from sim.market.csvbars import CsvDays, csv_universe
 from sim.market.day import MINUTE, BarVersion, SymbolDay
 from sim.market.quotes import MarketQuote, quote_at
 from sim.market.seeded import SeededDays
-from sim.market.sessions import Calendars, Session, Sessions
+from sim.market.sessions import Session, Sessions
 from sim.market.universe import Instrument, Universe, seeded_universe
 
 _DAYS_KEPT = 12_000
@@ -41,14 +41,12 @@ class Market:
         self,
         universe: Universe,
         days: DaySource,
-        calendars: Calendars,
         session: Session,
         *,
         splits: Sequence[SplitSpec] = (),
         notes: Sequence[str] = (),
     ) -> None:
         self.universe = universe
-        self.calendars = calendars
         self.session = session
         """The session of the run, on the calendar that most symbols follow."""
         self.notes = notes
@@ -135,9 +133,8 @@ def build_market(config: MarketConfig, now: float) -> Market:
     Raises:
         SettingsError: the session is no trading day, or the folder does not hold what it should.
     """
-    calendars = Calendars()
     if config.kind == "csv":
-        universe, day, notes = csv_universe(config, calendars)
+        universe, day, notes = csv_universe(config)
         main = universe.calendars()[0]
         session = _session_on(main, day)
         if config.dir is None:
@@ -145,11 +142,10 @@ def build_market(config: MarketConfig, now: float) -> Market:
         return Market(
             universe,
             CsvDays(config.dir, _halts(config.halts, session)),
-            calendars,
             session,
             notes=notes,
         )
-    universe = seeded_universe(config, calendars)
+    universe = seeded_universe(config)
     if not universe.instruments:
         raise SettingsError(
             "the market has no symbols; expected at least one in market.symbols or market.universe"
@@ -162,7 +158,6 @@ def build_market(config: MarketConfig, now: float) -> Market:
     return Market(
         universe,
         SeededDays(config, _halts(config.halts, session)),
-        calendars,
         session,
         splits=config.splits,
     )

@@ -3,7 +3,8 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
+from functools import lru_cache
 from typing import Any, cast
 
 import exchange_calendars  # pyright: ignore[reportMissingTypeStubs]
@@ -12,16 +13,24 @@ import numpy as np
 from core.errors import SettingsError
 
 FIRST_DAY = date(2000, 1, 1)
-"""Sessions before this day are unknown to the simulator."""
+"""Sessions before this day are unknown to the simulator; of some exchanges also later ones."""
 
-_HOUR = 3600
 _ALIASES = {
     "NYSE": "XNYS", "NASDAQ": "XNYS", "XNAS": "XNYS", "XASE": "XNYS", "ARCX": "XNYS", "BATS": "XNYS",
     "IEXG": "XNYS", "AMEX": "XNYS", "NSE": "XBOM", "XNSE": "XBOM", "BSE": "XBOM", "LSE": "XLON",
     "JPX": "XTKS", "HKEX": "XHKG", "CRYPTO": "24/7", "BINANCE": "24/7",
 }  # fmt: skip
-# Extended hours before the open and after the close, in seconds.
-_EXTENDED: Mapping[str, tuple[int, int]] = {"XNYS": (5 * _HOUR + _HOUR // 2, 4 * _HOUR)}
+# Minutes before the open and after the close in which something can trade: extended hours in New York,
+# call auctions elsewhere.
+_EXTENDED: Mapping[str, tuple[int, int]] = {
+    "24/7": (0, 0),
+    "XNYS": (330, 240),
+    "XBOM": (15, 30),
+    "XLON": (10, 10),
+    "XHKG": (30, 10),
+    "XTKS": (60, 0),
+}
+_AUCTIONS = (5, 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +43,16 @@ class Session:
     segments: tuple[tuple[int, int], ...]
     """Regular hours: one interval, two around a lunch break."""
     pre_open: int
-    """Start of extended hours; equals ``open`` where there are none."""
+    """Start of extended hours or of the opening auction; equals ``open`` where there is none."""
     post_close: int
-    """End of extended hours; equals ``close`` where there are none."""
+    """End of extended hours or of the closing auction; equals ``close`` where there is none."""
+
+    @property
+    def irregular(self) -> tuple[tuple[int, int], ...]:
+        """Extended hours, auctions and the lunch break."""
+        pauses = zip(self.segments, self.segments[1:], strict=False)
+        between = tuple((first[1], second[0]) for first, second in pauses)
+        return (self.pre_open, self.open), *between, (self.close, self.post_close)
 
     def regular(self, instant: float) -> bool:
         """Whether regular trading runs at ``instant``."""
@@ -84,22 +100,13 @@ class Sessions:
         return self._sessions[number] if number >= 0 else None
 
 
-class Calendars:
-    """Builds each exchange's sessions once, on first use."""
+def sessions_of(exchange: str) -> Sessions:
+    """Sessions of an exchange, by its MIC or a known alias; built once.
 
-    def __init__(self) -> None:
-        self._built: dict[str, Sessions] = {}
-
-    def of(self, exchange: str) -> Sessions:
-        """Sessions of an exchange, by its MIC or a known alias.
-
-        Raises:
-            SettingsError: exchange_calendars has no such calendar.
-        """
-        code = calendar_code(exchange)
-        if code not in self._built:
-            self._built[code] = _build(code)
-        return self._built[code]
+    Raises:
+        SettingsError: exchange_calendars has no such calendar.
+    """
+    return _build(calendar_code(exchange))
 
 
 def calendar_code(exchange: str) -> str:
@@ -118,13 +125,17 @@ def calendar_code(exchange: str) -> str:
     return code
 
 
+@lru_cache
 def _build(code: str) -> Sessions:
-    calendar = cast(Any, exchange_calendars.get_calendar(code, start=_first_day(code)))
+    try:
+        calendar = cast("Any", exchange_calendars.get_calendar(code, start=FIRST_DAY.isoformat()))
+    except ValueError:  # a calendar that is not known that far back
+        calendar = cast("Any", exchange_calendars.get_calendar(code))
     schedule = calendar.schedule
     opens, closes = _seconds(schedule["open"]), _seconds(schedule["close"])
     break_starts, break_ends = _seconds(schedule["break_start"]), _seconds(schedule["break_end"])
     days = [cast(date, stamp.date()) for stamp in schedule.index]
-    before, after = _EXTENDED.get(code, (0, 0))
+    before, after = _EXTENDED.get(code, _AUCTIONS)
     sessions = [
         Session(
             day=day,
@@ -133,8 +144,8 @@ def _build(code: str) -> Sessions:
             segments=((opened, closed),)
             if pause is None
             else ((opened, pause), (resume or pause, closed)),
-            pre_open=opened - before,
-            post_close=closed + after,
+            pre_open=opened - before * 60,
+            post_close=closed + after * 60,
         )
         for day, opened, closed, pause, resume in zip(
             days,
@@ -146,17 +157,6 @@ def _build(code: str) -> Sessions:
         )
     ]
     return Sessions(code, str(calendar.tz), sessions)
-
-
-def _first_day(code: str) -> str:
-    # Some calendars are bounded; asking for an earlier start is an error there.
-    factory = cast(Any, exchange_calendars.get_calendar(code))
-    bound = factory.bound_min()
-    return (
-        max(FIRST_DAY, bound.date() + timedelta(days=1)).isoformat()
-        if bound
-        else FIRST_DAY.isoformat()
-    )
 
 
 def _seconds(column: Any) -> list[int | None]:

@@ -9,7 +9,7 @@ from core.errors import SettingsError
 from core.words import Tier
 from sim.config import MarketConfig, SymbolSpec
 from sim.market.draws import key_of, uniform
-from sim.market.sessions import Calendars, Sessions
+from sim.market.sessions import Sessions, sessions_of
 
 _CONSONANTS, _VOWELS = "BCDFGHJKLMNPRSTVWXYZ", "AEIOU"
 # Trades per minute, lowest and highest of each tier: T0 all but always trades, T2 often does not.
@@ -55,15 +55,13 @@ class Universe:
         return [sessions for _, sessions in sorted(found.values(), key=lambda pair: -pair[0])]
 
 
-def seeded_universe(config: MarketConfig, calendars: Calendars) -> Universe:
+def seeded_universe(config: MarketConfig) -> Universe:
     """The listed symbols, or invented ones where the config lists none."""
     specs = config.universe or tuple(_invent(config))
-    return Universe(
-        instrument(spec, config.seed, calendars) for spec in sorted(specs, key=lambda s: s.tier)
-    )
+    return Universe(instrument(spec, config.seed) for spec in sorted(specs, key=lambda s: s.tier))
 
 
-def instrument(spec: SymbolSpec, seed: int, calendars: Calendars) -> Instrument:
+def instrument(spec: SymbolSpec, seed: int) -> Instrument:
     """Give a listed symbol its character, from the seed and its name alone."""
     key = key_of(seed, spec.symbol)
     low, high = _RATES[spec.tier]
@@ -72,7 +70,7 @@ def instrument(spec: SymbolSpec, seed: int, calendars: Calendars) -> Instrument:
         symbol=spec.symbol,
         tier=spec.tier,
         exchange=spec.exchange,
-        sessions=calendars.of(spec.exchange),
+        sessions=sessions_of(spec.exchange),
         key=key,
         rate=float(low * (high / low) ** liveliness),
         base=float(12.0 * 40.0 ** uniform(key, 2)),
