@@ -1,4 +1,8 @@
-"""``python -m scheduler``: one process of which any number may run; one of them leads."""
+"""``python -m scheduler``: one process of which any number may run; one of them leads.
+
+Exit codes: 0 stopped as asked, 1 a part failed, 2 it can't run as it is set. A server that is away
+is waited for.
+"""
 
 import argparse
 import logging
@@ -9,23 +13,22 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
-from redis import Redis
-from redis.backoff import ExponentialWithJitterBackoff
-from redis.retry import Retry
-
+from core.clock import SystemClock
 from core.errors import GaplessError
-from core.log import configure
+from core.log import configure, mask
 from core.telemetry import Telemetry, TelemetryServer
 from db.clock import connect_clock
 from db.pool import Database
 from scheduler.service import Means, Service
 from scheduler.settings_file import SettingsFile
+from workers.queues import connect
 
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.1
 """Real seconds after which a signal is noticed at the latest."""
 _CONNECTIONS = 6
+_BACKOFF_MAX_S = 5.0
 
 
 class _Signals:
@@ -47,19 +50,31 @@ class _Signals:
         self._settings.ask()
 
 
+class _Status:
+    """Health of the process before and after its service is there."""
+
+    def __init__(self) -> None:
+        self.service: Service | None = None
+
+    def health(self) -> tuple[bool, dict[str, object]]:
+        if self.service is None:
+            return True, {"state": "waiting for its servers"}
+        return self.service.health()
+
+
 def main(words: Sequence[str] | None = None) -> int:
-    """Run until told to stop; 0 after SIGTERM, 1 when a part failed, 2 on bad settings."""
+    """Run until told to stop."""
     parser = argparse.ArgumentParser(
         prog="python -m scheduler",
         description="Decides when: sweeps, gaps, backfill dispatch. One of several leads.",
     )
     parser.add_argument("--env-file", type=Path, help="settings file (default .env)")
-    parser.add_argument("--port-file", type=Path, help="where to write the port of /metrics")
+    parser.add_argument("--port-file", type=Path, help="write the metrics port to this file")
     options = parser.parse_args(words)
     try:
         return _run(options.env_file, options.port_file)
     except GaplessError as error:
-        sys.stderr.write(f"scheduler: {error}\n")
+        sys.stderr.write(f"scheduler: {mask(str(error))}\n")
         return 2
 
 
@@ -69,25 +84,53 @@ def _run(env_file: Path | None, port_file: Path | None) -> int:
     configure(settings.log_level)
     signals = _Signals(settings_file)
     signals.install()
+    telemetry, status = Telemetry(), _Status()
     with ExitStack() as closing:
-        clock = connect_clock(settings.database_url)
-        db = Database(
-            settings.database_url, clock, max_size=_CONNECTIONS, application="gapless scheduler"
-        )
-        closing.callback(db.close)
-        redis = closing.enter_context(_redis(settings.redis_url))
-        telemetry = Telemetry()
-        service = Service(Means(db, redis, clock, settings_file, telemetry))
         if settings.metrics_enabled:
-            server = TelemetryServer(telemetry, service.health, settings.metrics_port)
+            server = TelemetryServer(telemetry, status.health, settings.metrics_port)
             closing.callback(server.close)
             if port_file is not None:
                 server.write_port(port_file)
+        db = _connect(settings.database_url, signals)
+        if db is None:
+            return 0
+        closing.callback(db.close)
+        redis = connect(settings.redis_url)
+        closing.callback(redis.close)
+        service = status.service = Service(Means(db, redis, settings_file, telemetry))
         service.start()
         while not signals.ending and not service.loop.stopping:
-            clock.sleep(_POLL_S)
+            db.clock.sleep(_POLL_S)
         service.stop()
         return _report(service.loop.failure)
+
+
+def _connect(url: str, signals: _Signals) -> Database | None:
+    """The database, waited for while it is away; None when told to stop before it came.
+
+    Raises:
+        GaplessError: waiting can't help.
+    """
+    clock, pause, said = SystemClock(), 0.2, ""
+    while not signals.ending:
+        try:
+            return Database(
+                url,
+                connect_clock(url),
+                max_size=_CONNECTIONS,
+                application="gapless-scheduler",
+            )
+        except GaplessError as error:
+            if not error.retryable:
+                raise
+            if str(error) != said:
+                said = str(error)
+                log.warning("waiting", extra={"error": said})
+        until = clock.monotonic() + pause
+        while not signals.ending and clock.monotonic() < until:
+            clock.sleep(_POLL_S)
+        pause = min(pause * 2, _BACKOFF_MAX_S)
+    return None
 
 
 def _report(failure: BaseException | None) -> int:
@@ -97,14 +140,6 @@ def _report(failure: BaseException | None) -> int:
         log.error("scheduler ends", extra={"error": str(failure)})
         return 1
     raise failure
-
-
-def _redis(url: str) -> Redis:
-    # Pushing is idempotent by job id, so a lost reply may be asked for again at once.
-    retry = Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.2), 3)
-    return Redis.from_url(  # pyright: ignore[reportUnknownMemberType] - redis leaves **kwargs untyped
-        url, retry=retry, socket_timeout=2.0, socket_connect_timeout=2.0
-    )
 
 
 if __name__ == "__main__":

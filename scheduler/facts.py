@@ -31,6 +31,9 @@ DAILY_PATIENCE = timedelta(hours=6)
 MISSED_LOOK_BACK = timedelta(hours=1)
 """A new leader counts the live slots that fell due up to this long before it came."""
 
+FIRST_LOOK_BACK = timedelta(seconds=60)
+"""The first sweep of a database pushes what fell due this long before it, while it is fresh."""
+
 GAP_HORIZON_SESSIONS = 5
 """Newest sessions of each calendar that the gap pass judges; older holes are an operator's
 backfill."""

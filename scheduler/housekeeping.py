@@ -60,9 +60,9 @@ class Housekeeping:
         self._chores = [
             _Chore(0.0, lambda: self._clock_keeper.refresh(db), leader_only=False),
             _Chore(_PLAN_EVERY_S, self._refresh_plan, leader_only=False),
+            _Chore(_RANKS_EVERY_S, self.publish_ranks, leader_only=True),
             _Chore(_CALENDARS_EVERY_S, self._refresh_calendars, leader_only=True),
             _Chore(_STUCK_EVERY_S, self._end_stuck, leader_only=True),
-            _Chore(_RANKS_EVERY_S, self.publish_ranks, leader_only=True),
             _Chore(_EXPIRE_EVERY_S, self._expire, leader_only=True),
         ]
 

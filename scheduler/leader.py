@@ -9,7 +9,6 @@ import logging
 import threading
 from collections.abc import Callable
 
-from core.clock import Clock
 from db import leader as leases
 from db.pool import Database
 from scheduler import facts
@@ -26,14 +25,13 @@ class Leader:
     def __init__(
         self,
         db: Database,
-        clock: Clock,
         holder: str,
         *,
         ttl_s: float = facts.LEASE_TTL_S,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._db = db
-        self._clock = clock
+        self._clock = db.clock
         self._holder = holder
         self._ttl_s = ttl_s
         self._changed = changed

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from redis import Redis
 
-from core.clock import Clock
 from core.settings import Settings
 from core.telemetry import Telemetry
 from db.pool import Database
@@ -33,7 +32,6 @@ class Means:
 
     db: Database
     redis: Redis
-    clock: Clock
     settings: SettingsFile
     telemetry: Telemetry
 
@@ -42,10 +40,10 @@ class Service:
     """Leader's lease, sweep, gap pass, dispatch and housekeeping, each in its thread."""
 
     def __init__(self, means: Means) -> None:
-        self._clock = means.clock
+        self._clock = means.db.clock
         settings = means.settings.current()
         _say_mode(settings)
-        self.leader = Leader(means.db, means.clock, _holder(), changed=self._leadership_changed)
+        self.leader = Leader(means.db, _holder(), changed=self._leadership_changed)
         self.planning = Planning(means.db, means.settings)
         telemetry, db = means.telemetry, means.db
         dispatch = Dispatch(db, means.redis, self.leader, means.settings, telemetry)
@@ -68,7 +66,7 @@ class Service:
             sweep = Sweep(db, means.redis, self.leader, self.planning, telemetry)
             parts.append(Part("sweep", sweep.step))
         self._parts = parts
-        self.loop = Loop(parts, means.clock)
+        self.loop = Loop(parts, means.db.clock)
 
     def start(self) -> None:
         """Start every part; it sweeps once it leads and knows the universe."""

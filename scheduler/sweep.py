@@ -55,6 +55,7 @@ class Sweep:
         self._planning = planning
         self._telemetry = telemetry
         self._term: int | None = None
+        self._first_ever = False
         self._live_from = db.clock.now()
         self._daily_from = db.clock.now()
         self._deferred: list[Slot] = []
@@ -89,8 +90,12 @@ class Sweep:
         now = self._clock.now()
         newest = slots.newest(self._db)
         last = [at for key in plan.rhythms if (at := newest.get(key)) is not None]
-        # Without any slot there was no sweep before, so none was missed.
-        self._live_from = max(min(last), now - facts.MISSED_LOOK_BACK) if last else now
+        # The first sweep of a database begins with the slots that still run; it missed none.
+        self._first_ever = not last
+        if last:
+            self._live_from = max(min(last), now - facts.MISSED_LOOK_BACK)
+        else:
+            self._live_from = now - facts.FIRST_LOOK_BACK
         self._daily_from = now - facts.DAILY_CATCH_UP
         self._deferred = []
         claimed = slots.unpushed(self._db, now - facts.DAILY_CATCH_UP - timedelta(days=1))
@@ -118,7 +123,10 @@ class Sweep:
             pressure = Pressure(plan, depths(self._redis), speed)
             for slot in [*live, *self._deferred]:
                 held_back = pressure.yields(slot)
-                if stale_after(slot, plan, speed) <= now or (slot.live and held_back):
+                stale = stale_after(slot, plan, speed) <= now
+                if stale and self._first_ever:
+                    continue
+                if stale or (slot.live and held_back):
                     skipped.append(slot)
                 elif held_back:
                     deferred.append(slot)
@@ -128,7 +136,7 @@ class Sweep:
             mine = self._claim(token, [*wanted, *skipped])
             self._owed += [slot for slot in wanted if key_of(slot) in mine]
             self._skip([key for slot in skipped if (key := key_of(slot)) in mine])
-        self._live_from, self._deferred = now, deferred
+        self._live_from, self._deferred, self._first_ever = now, deferred, False
 
     def _claim(self, token: int, due: Sequence[Slot]) -> set[SlotKey]:
         if not due:
