@@ -65,25 +65,31 @@ $$;
 
 COMMENT ON FUNCTION gapless_now() IS 'Market time now; never less than the persisted floor.';
 
--- The first half of the advisory key of every write of knowledge; the second half is its market second.
+-- The first half of the advisory key of every write of knowledge; the second half is its market millisecond.
 CREATE FUNCTION gapless_horizon_class() RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT 1734438003';
+
+-- The market millisecond in which an instant lies, never a later one, cut to the 32 bits of an advisory key: it
+-- comes round every 49 days, an open write lives for seconds.
+CREATE FUNCTION gapless_horizon_key(instant timestamptz) RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT mod(floor(extract(epoch FROM instant) * 1000)::bigint, 4294967296)
+$$;
 
 -- First statement of every transaction that writes knowledge. Shared, so writers never wait for each other.
 CREATE FUNCTION gapless_write_lock() RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    -- A key is a signed integer, pg_locks shows it unsigned: seconds from 1970 to 2106 fit.
-    market_second bigint := floor(extract(epoch FROM gapless_now()))::bigint;
+    key bigint := gapless_horizon_key(gapless_now());
 BEGIN
+    -- A key is a signed integer, pg_locks shows it unsigned.
     PERFORM pg_advisory_xact_lock_shared(
-        gapless_horizon_class(),
-        (CASE WHEN market_second > 2147483647 THEN market_second - 4294967296 ELSE market_second END)::integer);
+        gapless_horizon_class(), (CASE WHEN key > 2147483647 THEN key - 4294967296 ELSE key END)::integer);
 END
 $$;
 
 COMMENT ON FUNCTION gapless_write_lock() IS
-    'Announce a write: until commit no reader''s horizon passes the market second at which this was called.';
+    'Announce a write: until commit no reader''s horizon passes the market millisecond at which this was called.';
 
 -- as_of of a write that already holds its locks; raises the floor about once a real second.
 CREATE FUNCTION gapless_stamp(newest timestamptz DEFAULT '-infinity') RETURNS timestamptz
@@ -121,8 +127,10 @@ COMMENT ON FUNCTION gapless_stamp(timestamptz) IS
 CREATE FUNCTION safe_as_of() RETURNS timestamptz
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    read_at timestamptz;
-    oldest  bigint;
+    read_at  timestamptz;
+    now_key  bigint;
+    youth    bigint;
+    horizon  timestamptz;
 BEGIN
     IF pg_is_in_recovery() THEN
         RAISE EXCEPTION 'safe_as_of() was called on a standby, which cannot see the open writes of its primary'
@@ -130,13 +138,19 @@ BEGIN
     END IF;
     -- The clock first, the locks second: a write that takes its lock after the look gets a later as_of.
     read_at := gapless_now();
-    SELECT min(l.objid::bigint) INTO oldest
+    now_key := gapless_horizon_key(read_at);
+    -- How many milliseconds the oldest open write is behind us; below 0 when it began after our look at the clock.
+    SELECT max(mod(now_key - l.objid::bigint + 4294967296 + 2147483648, 4294967296) - 2147483648) INTO youth
     FROM pg_locks l
     WHERE l.locktype = 'advisory'
       AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
       AND l.classid::bigint = gapless_horizon_class()
       AND l.objsubid = 2;
-    RETURN least(read_at, to_timestamp(oldest)) - interval '1 microsecond';
+    horizon := read_at;
+    IF youth >= 0 THEN
+        horizon := to_timestamp((floor(extract(epoch FROM read_at) * 1000) - youth) / 1000);
+    END IF;
+    RETURN least(read_at, horizon) - interval '1 microsecond';
 END
 $$;
 

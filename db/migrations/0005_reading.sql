@@ -151,20 +151,30 @@ SELECT * FROM gapless_all_1d(NULL, '-infinity', 'infinity', 'infinity', NULL);
 COMMENT ON VIEW candles_all IS
     'Newest revision of every source; intervals 1m and 1d. A withdrawn bar is a row with status withdrawn and no prices.';
 
--- The instant to read at: the horizon for NULL, the asked one when no open write can still change it.
+-- The instant to read at: the horizon for NULL, else the asked one, once no open write can still change it. An instant
+-- that was safe a moment ago may lie behind the lock of a write that began since; writes last milliseconds, so it
+-- is waited for.
 CREATE FUNCTION gapless_horizon(wanted timestamptz) RETURNS timestamptz
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    horizon timestamptz := safe_as_of();
+    horizon  timestamptz := safe_as_of();
+    one_view boolean := current_setting('transaction_isolation') IN ('repeatable read', 'serializable');
+    patience timestamptz := clock_timestamp() + make_interval(
+        secs => coalesce(nullif(current_setting('gapless.horizon_wait_s', true), ''), '15')::float8);
 BEGIN
     IF wanted IS NULL THEN
-        IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
+        IF one_view THEN
             RAISE EXCEPTION 'as_of is NULL in a % transaction, whose snapshot is older than the horizon',
                     current_setting('transaction_isolation')
                 USING ERRCODE = 'ZG001', HINT = 'SELECT safe_as_of() before BEGIN and pass it as as_of.';
         END IF;
         RETURN horizon;
     END IF;
+    -- What has not happened yet is refused at once; so is waiting with a snapshot that will not see what is waited for.
+    WHILE wanted > horizon AND wanted < gapless_now() AND NOT one_view AND clock_timestamp() < patience LOOP
+        PERFORM pg_sleep(0.001);
+        horizon := safe_as_of();
+    END LOOP;
     IF wanted > horizon THEN
         RAISE EXCEPTION 'as_of % lies beyond the horizon %: open writes can still change that answer', wanted, horizon
             USING ERRCODE = 'ZG001', HINT = 'Read at safe_as_of(), or pass NULL for the horizon.';

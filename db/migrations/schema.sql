@@ -830,16 +830,24 @@ $$;
 
 CREATE FUNCTION gapless_horizon(wanted timestamp with time zone) RETURNS timestamp with time zone LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    horizon timestamptz := safe_as_of();
+    horizon  timestamptz := safe_as_of();
+    one_view boolean := current_setting('transaction_isolation') IN ('repeatable read', 'serializable');
+    patience timestamptz := clock_timestamp() + make_interval(
+        secs => coalesce(nullif(current_setting('gapless.horizon_wait_s', true), ''), '15')::float8);
 BEGIN
     IF wanted IS NULL THEN
-        IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
+        IF one_view THEN
             RAISE EXCEPTION 'as_of is NULL in a % transaction, whose snapshot is older than the horizon',
                     current_setting('transaction_isolation')
                 USING ERRCODE = 'ZG001', HINT = 'SELECT safe_as_of() before BEGIN and pass it as as_of.';
         END IF;
         RETURN horizon;
     END IF;
+    -- What has not happened yet is refused at once; so is waiting with a snapshot that will not see what is waited for.
+    WHILE wanted > horizon AND wanted < gapless_now() AND NOT one_view AND clock_timestamp() < patience LOOP
+        PERFORM pg_sleep(0.001);
+        horizon := safe_as_of();
+    END LOOP;
     IF wanted > horizon THEN
         RAISE EXCEPTION 'as_of % lies beyond the horizon %: open writes can still change that answer', wanted, horizon
             USING ERRCODE = 'ZG001', HINT = 'Read at safe_as_of(), or pass NULL for the horizon.';
@@ -849,6 +857,10 @@ END
 $$;
 
 CREATE FUNCTION gapless_horizon_class() RETURNS integer LANGUAGE sql IMMUTABLE AS $$SELECT 1734438003$$;
+
+CREATE FUNCTION gapless_horizon_key(instant timestamp with time zone) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT mod(floor(extract(epoch FROM instant) * 1000)::bigint, 4294967296)
+$$;
 
 CREATE FUNCTION gapless_interval(interval_s integer) RETURNS text LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE interval_s WHEN 60 THEN '1m' WHEN 300 THEN '5m' WHEN 900 THEN '15m' WHEN 3600 THEN '1h' ELSE '1d' END
@@ -974,20 +986,21 @@ $$;
 
 CREATE FUNCTION gapless_write_lock() RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    -- A key is a signed integer, pg_locks shows it unsigned: seconds from 1970 to 2106 fit.
-    market_second bigint := floor(extract(epoch FROM gapless_now()))::bigint;
+    key bigint := gapless_horizon_key(gapless_now());
 BEGIN
+    -- A key is a signed integer, pg_locks shows it unsigned.
     PERFORM pg_advisory_xact_lock_shared(
-        gapless_horizon_class(),
-        (CASE WHEN market_second > 2147483647 THEN market_second - 4294967296 ELSE market_second END)::integer);
+        gapless_horizon_class(), (CASE WHEN key > 2147483647 THEN key - 4294967296 ELSE key END)::integer);
 END
 $$;
--- Announce a write: until commit no reader's horizon passes the market second at which this was called.
+-- Announce a write: until commit no reader's horizon passes the market millisecond at which this was called.
 
 CREATE FUNCTION safe_as_of() RETURNS timestamp with time zone LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    read_at timestamptz;
-    oldest  bigint;
+    read_at  timestamptz;
+    now_key  bigint;
+    youth    bigint;
+    horizon  timestamptz;
 BEGIN
     IF pg_is_in_recovery() THEN
         RAISE EXCEPTION 'safe_as_of() was called on a standby, which cannot see the open writes of its primary'
@@ -995,13 +1008,19 @@ BEGIN
     END IF;
     -- The clock first, the locks second: a write that takes its lock after the look gets a later as_of.
     read_at := gapless_now();
-    SELECT min(l.objid::bigint) INTO oldest
+    now_key := gapless_horizon_key(read_at);
+    -- How many milliseconds the oldest open write is behind us; below 0 when it began after our look at the clock.
+    SELECT max(mod(now_key - l.objid::bigint + 4294967296 + 2147483648, 4294967296) - 2147483648) INTO youth
     FROM pg_locks l
     WHERE l.locktype = 'advisory'
       AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
       AND l.classid::bigint = gapless_horizon_class()
       AND l.objsubid = 2;
-    RETURN least(read_at, to_timestamp(oldest)) - interval '1 microsecond';
+    horizon := read_at;
+    IF youth >= 0 THEN
+        horizon := to_timestamp((floor(extract(epoch FROM read_at) * 1000) - youth) / 1000);
+    END IF;
+    RETURN least(read_at, horizon) - interval '1 microsecond';
 END
 $$;
 -- The newest T whose as-of reads can never change. Call it in a statement before the one that reads (READ COMMITTED), or before BEGIN (REPEATABLE READ).

@@ -49,12 +49,13 @@ def series(db, symbol) -> int:
     return symbol
 
 
-def test_an_open_write_holds_the_horizon_below_its_second(db, database_url, series):
+def test_an_open_write_holds_the_horizon_below_its_beginning(db, database_url, series):
     write = OpenWrite(database_url, series, 1)
     with db.session() as conn:
         during = reading.safe_as_of(conn)
         assert during < write.as_of
-        assert during == write.as_of.replace(microsecond=0) - horizon.TICK
+        assert write.as_of - during < timedelta(seconds=0.5)
+        assert reading.safe_as_of(conn) == during, "it stands still while the write is open"
         write.commit()
         assert reading.safe_as_of(conn) > write.as_of
 
@@ -67,16 +68,43 @@ def test_writes_of_other_databases_do_not_matter(db, postgres_server, series):
     assert age < timedelta(seconds=5)
 
 
-def test_a_read_beyond_the_horizon_is_refused(db, database_url, series, wait_until):
-    [(second,)] = rows(db, "SELECT date_trunc('second', max(as_of)) FROM candles_intraday")
-    wait_until(lambda: rows(db, "SELECT gapless_now()") > [(second + timedelta(seconds=1),)])
+def test_a_read_beyond_the_horizon_is_refused_when_the_write_does_not_end(db, database_url, series):
     write = OpenWrite(database_url, series, 1)
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        conn.execute("SET gapless.horizon_wait_s = '0.05'")
+        with pytest.raises(psycopg.Error, match="beyond the horizon"):
+            conn.execute(COUNT, (write.as_of,))
     window = span(0, 5)
-    with pytest.raises(HorizonError, match="beyond the horizon"):
-        reading.candles(db, ["SPY"], Interval.M1, window, as_of=write.as_of)
     assert len(reading.candles(db, ["SPY"], Interval.M1, window)) == 1, "None reads at the horizon"
     write.commit()
     assert len(reading.candles(db, ["SPY"], Interval.M1, window, as_of=write.as_of)) == 2
+
+
+def test_a_read_of_the_future_is_refused_at_once(db, series):
+    later = datetime.now(UTC) + timedelta(minutes=1)
+    began = SystemClock().monotonic()
+    with pytest.raises(HorizonError, match="beyond the horizon"):
+        reading.candles(db, ["SPY"], Interval.M1, span(0, 5), as_of=later)
+    assert SystemClock().monotonic() - began < 2
+
+
+def test_a_read_waits_for_a_write_that_began_before_its_instant(db, database_url, series, wait_until):
+    write = OpenWrite(database_url, series, 1)
+    answers = []
+
+    def read() -> None:
+        with psycopg.connect(database_url, autocommit=True) as conn:
+            answers.append(conn.execute(COUNT, (write.as_of,)).fetchone())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    busy = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+    with psycopg.connect(database_url, autocommit=True) as gate:
+        wait_until(lambda: gate.execute(busy).fetchone() == (1,))
+    assert answers == []
+    write.commit()
+    reader.join()
+    assert answers == [(2,)]
 
 
 def test_a_repeatable_read_must_bring_its_horizon(database_url, series):
