@@ -155,7 +155,8 @@ def _stale(
             continue
         for provider, revisions in _by_provider(rows).items():
             newest = revisions[-1]
-            closed = [s for s in served.bars.get(provider, {}).get(key, []) if s.closed]
+            servings = served.bars.get(provider, {}).get(key, [])
+            closed = [s for s in servings if s.closed and s.values[4] is not None]
             if closed and newest.status != WITHDRAWN and newest.values != closed[-1].values:
                 findings.restated_missed += 1
                 findings.bad("restated_missed", key, f"{provider} last served {closed[-1].values}")

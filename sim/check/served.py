@@ -91,7 +91,8 @@ def _read_bars(
                 )
     for symbol, ts, *values, kind in row.get("inline", ()):
         start = int(ts) // _MINUTE * _MINUTE if interval == "1m" else int(ts)
-        prices: Values = (values[0], values[1], values[2], values[3], values[4])
-        into[(interval, symbol, start)].append(
-            Serving(prices, answered, kind in ("fault", "adjusted", "first"))
-        )
+        # Yahoo's first row says volume 0 whatever was traded: whoever knows that keeps the prices only.
+        volume = None if kind == "first" else values[4]
+        prices: Values = (values[0], values[1], values[2], values[3], volume)
+        closed = kind in ("fault", "adjusted", "first")
+        into[(interval, symbol, start)].append(Serving(prices, answered, closed))
