@@ -138,7 +138,7 @@ class Chart:
         rows = feed.minutes(one, start, end)
         if not asked.extended:
             rows = _regular_only(one, rows, start, end)
-        elif one.sessions.code == "XNYS":
+        else:
             rows = _with_extended(one, rows, start, end, feed)
         self._adjust(one, rows, feed)
         if self._first_row_zero and rows.version and rows.version[0] != UNTRADED:
@@ -265,15 +265,12 @@ def _regular_only(one: Instrument, rows: Rows, start: int, end: int) -> Rows:
 
 
 def _with_extended(one: Instrument, rows: Rows, start: int, end: int, feed: Feed) -> Rows:
-    """Null rows for the extended minutes without trades; the feed has the traded ones already."""
+    """Null rows for the irregular minutes without trades; the feed has the traded ones already."""
     stop = min(end, int(feed.at) + 1)
     have = set(rows.minutes)
     blank: list[int] = []
     for session in one.sessions.between(start - 6 * 3600, stop + 6 * 3600):
-        for opened, closed in (
-            (session.pre_open, session.open),
-            (session.close, session.post_close),
-        ):
+        for opened, closed in session.irregular:
             first = max(opened, -(-start // MINUTE) * MINUTE)
             blank += [
                 minute for minute in range(first, min(closed, stop), MINUTE) if minute not in have
