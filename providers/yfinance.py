@@ -7,7 +7,7 @@ their clean-up destroys what a store of revisions needs (null rows, unknown volu
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from core.clock import Clock
 from core.errors import AuthRejectedError
@@ -17,6 +17,7 @@ from core.words import Capability
 from providers.base import (
     Call,
     Limit,
+    NotConfigured,
     Page,
     Raw,
     Request,
@@ -38,13 +39,26 @@ _BATCH = 100
 """Symbols of one quote call: 100 of 10 letters keep the URL below 1,500 characters."""
 _SPAN_1M, _LOOKBACK_1M = timedelta(days=7), timedelta(days=29)
 _SPAN_1D = timedelta(days=3650)
+_QUOTE_TIMEOUT_S, _CHART_TIMEOUT_S = 3.0, 10.0
+_REPLY_S = 1.0
+"""Real seconds of a quote call that waiting for the session leaves for the reply."""
 
 
 def build(settings: Settings, clock: Clock) -> "Yahoo":
-    """The provider as the settings describe it; it needs no key."""
+    """The provider as the settings describe it; it needs no key.
+
+    Raises:
+        NotConfigured: the base URL is none.
+    """
+    base_url = settings.yahoo_base_url.rstrip("/")
+    if base_url and not (base_url.startswith("http://") and urlsplit(base_url).hostname):
+        raise NotConfigured(
+            f"YAHOO_BASE_URL is {base_url!r}; expected http://host:port/path of a simulator, or "
+            "nothing for Yahoo itself"
+        )
     return Yahoo(
         clock,
-        base_url=settings.yahoo_base_url.rstrip("/"),
+        base_url=base_url,
         limits=limits_from(settings.yfinance_limits, "ip"),
         state_dir=Path(settings.gapless_home),
     )
@@ -101,21 +115,23 @@ class Yahoo:
         ]
 
     def send(self, call: Call, timeout_s: float) -> Raw:
-        """See ``Provider.send``; a quote call waits for no session, it says that there is none yet."""
+        """See ``Provider.send``; a quote call may spend a part of its time waiting for the session."""
         if call.capability is not Capability.QUOTES_L1:
-            path = f"/v8/finance/chart/{quote(call.symbols[0], safe='^=.-')}"
-            return self._checked(
-                call, self._wire.get(self._url(_CHART_HOST, path, call.params), timeout_s)
-            )
-        session = self._sessions.current()
+            path = f"/v8/finance/chart/{quote(call.symbols[0], safe='')}"
+            raw = self._wire.get(self._url(_CHART_HOST, path, call.params), timeout_s)
+            return self._checked(call, raw)
+        begun = self._clock.monotonic()
+        session = self._sessions.session(wait_s=timeout_s - _REPLY_S)
+        left_s = timeout_s - (self._clock.monotonic() - begun)
         params = {**call.params, "crumb": session.crumb}
         url = self._url(_QUOTE_HOST, "/v7/finance/quote", params)
-        raw = self._wire.get(url, timeout_s, cookie=session.cookie)
+        raw = self._wire.get(url, left_s, cookie=session.cookie)
         try:
-            return self._checked(call, raw)
-        except AuthRejectedError:
-            self._sessions.refuse(session)
-            raise
+            self._checked(call, raw)
+        except AuthRejectedError as error:
+            raise self._sessions.refused(session, str(error)) from error
+        self._sessions.accepted(session)
+        return raw
 
     def parse(self, call: Call, raw: Raw, sessions: Calendar | None) -> Page:
         """See ``Provider.parse``."""
@@ -124,6 +140,7 @@ class Yahoo:
         return parse_chart(call, raw, sessions)
 
     def close(self) -> None:
+        self._sessions.close()
         self._wire.close()
 
     def _checked(self, call: Call, raw: Raw) -> Raw:
@@ -146,7 +163,7 @@ def _spec(capability: Capability, cost: Mapping[str, int]) -> Spec:
         settle=timedelta(seconds=60) if minute else timedelta(minutes=30),
         cost=cost,
         partial="unaligned_row",
-        adjustment="raw" if quotes else "split",
-        pad=PAD_1M if minute else PAD_1D,
-        timeout_s=3.0,
+        adjustment="split",
+        pad=PAD_1M if minute else timedelta(0) if quotes else PAD_1D,
+        timeout_s=_QUOTE_TIMEOUT_S if quotes else _CHART_TIMEOUT_S,
     )

@@ -1,9 +1,9 @@
 """Makes a Yahoo session by the yfinance library, in a short-lived process of its own.
 
-``python -m providers.yahoo.helper`` reads ``{"base_url": "", "timeout_s": 10}`` from stdin and writes
-one JSON object to stdout: ``{"cookie", "crumb"}``, or ``{"error": kind, "detail"}`` with the kinds of
-``providers.yahoo.session``. Nothing else of the project imports this module: it loads yfinance, and
-with it pandas, which a collector can do without.
+``python -m providers.yahoo.helper`` reads ``{"base_url": "", "timeout_s": 10}`` from stdin and
+writes one JSON object to stdout: ``{"cookie", "crumb"}``, or ``{"error": kind, "detail"}`` with the
+kinds of ``providers.yahoo.session``. No module of the project imports this one: it loads yfinance
+and with it pandas, which a collector does without.
 """
 
 import json

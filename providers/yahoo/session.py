@@ -1,130 +1,177 @@
-"""Yahoo's cookie and crumb: made by a short-lived helper process, shared by every collector of a host.
+"""Yahoo's cookie and crumb: made by a helper process, shared by every process of a host.
 
-The result lies in a file that only its owner may read, under a lock, so that many processes make one
-session. Making one takes seconds, so it happens in a thread of its own and callers are told that the
-session is not ready; bars need none.
+Bars need none. A session lives until Yahoo refuses it; then one process of the host makes a new
+one, under the lock of a file, and the others read what it wrote.
 """
 
-import fcntl
 import json
 import logging
+import re
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from core.clock import Clock, real_timestamp
-from core.errors import ProviderUnavailableError
+from core.errors import (
+    AuthRejectedError,
+    ProviderError,
+    ProviderUnavailableError,
+    RateLimitedError,
+)
+from core.settings import environment
 from providers.base import SessionNotReadyError
+from providers.yahoo.session_file import SessionFile, SessionState, YahooSession
 
 log = logging.getLogger(__name__)
 
-_HELPER_S = 10.0
-_REST_S = 5.0
-"""Real seconds between two attempts to make a session, for all processes of a host."""
-
-
-@dataclass(frozen=True, slots=True)
-class YahooSession:
-    """What a quote call carries."""
-
-    cookie: str
-    crumb: str
-    made_at: float
-    """Epoch seconds of the machine's clock."""
+_HELPER = "providers.yahoo.helper"
+_REQUEST_S = 10.0
+"""Real seconds for each request of the helper; it ends itself after three times that."""
+_FRESH_S = 15.0
+"""A session that is refused younger than this, and was never accepted, did not simply expire."""
+_ENVIRONMENT = re.compile(
+    r"PATH|HOME|LANG|LC_ALL|TMPDIR|TZ|LD_LIBRARY_PATH|SSL_CERT_(FILE|DIR)"
+    r"|(REQUESTS|CURL)_CA_BUNDLE|(?i:(http|https|all|no)_proxy)"
+)
+"""What the helper may see: no key and no database of ours."""
 
 
 class SessionKeeper:
-    """Hands out the host's session; makes or renews it in the background."""
+    """Hands out the host's session; thread-safe."""
 
     def __init__(self, base_url: str, state_dir: Path, clock: Clock) -> None:
+        """Args: base_url: where the helper's requests go instead of Yahoo; empty for Yahoo."""
         self._base_url = base_url
-        self._path = state_dir / "yahoo-session.json"
         self._clock = clock
+        self._file = SessionFile(state_dir, base_url)
+        self._changed = threading.Condition()
         self._known: YahooSession | None = None
+        self._accepted = False
         self._refused_at = 0.0
-        self._next_try = 0.0
-        self._problem = "it is being made"
-        self._lock = threading.Lock()
-        self._maker: threading.Thread | None = None
+        self._making = False
+        self._closed = False
+        self._process: subprocess.Popen[str] | None = None
 
-    def current(self) -> YahooSession:
+    def session(self, wait_s: float) -> YahooSession:
         """The session to use now.
 
+        Args:
+            wait_s: Real seconds to wait for one that is being made.
+
         Raises:
-            SessionNotReadyError: it is being made; ask again shortly.
+            SessionNotReadyError: it is still being made.
+            ProviderError: Yahoo gave none lately; says when it is tried again.
         """
-        with self._lock:
-            if self._known is None:
-                self._known = self._read()
-            if self._known is not None:
-                return self._known
-            self._start_making()
-        raise SessionNotReadyError(f"Yahoo's session is not there yet: {self._problem}")
+        deadline = self._clock.monotonic() + wait_s
+        with self._changed:
+            while (known := self._known) is None:
+                state = self._file.read()
+                if state.usable_after(self._refused_at):
+                    self._known, self._accepted = state.session, False
+                    continue
+                if not self._making:
+                    self._start(state)
+                left_s = deadline - self._clock.monotonic()
+                if left_s <= 0 or not self._changed.wait(left_s):
+                    raise SessionNotReadyError(
+                        "Yahoo's session for quotes is being made; ask again in a few seconds"
+                    )
+            return known
 
-    def refuse(self, session: YahooSession) -> None:
-        """Yahoo answered 401 to this session: it is made anew, unless somebody did so already."""
-        with self._lock:
+    def accepted(self, session: YahooSession) -> None:
+        """Yahoo answered a call that carried this session."""
+        if session is self._known:
+            self._accepted = True
+
+    def refused(self, session: YahooSession, reason: str) -> ProviderError:
+        """Yahoo answered 401 or 403; the session is dropped. Returns what the call failed with.
+
+        Sessions expire: that is an errand, not a failure. A new one that is refused at once is one.
+        """
+        with self._changed:
+            expired = self._accepted or real_timestamp() - session.made_at > _FRESH_S
             self._refused_at = max(self._refused_at, session.made_at)
-            if self._known is not None and self._known.made_at <= self._refused_at:
-                self._known = self._read()
-            if self._known is None:
-                self._start_making()
+            if self._known is session:
+                self._known = None
+        if expired:
+            return SessionNotReadyError(f"{reason}: the session expired, a new one is made")
+        return AuthRejectedError(f"{reason}: a new session was refused")
 
-    def _start_making(self) -> None:
-        now = self._clock.monotonic()
-        if now < self._next_try or (self._maker is not None and self._maker.is_alive()):
-            return
-        self._next_try = now + _REST_S
-        self._maker = threading.Thread(target=self._make, name="yahoo-session", daemon=True)
-        self._maker.start()
+    def close(self) -> None:
+        """End the helper, if it runs."""
+        with self._changed:
+            self._closed = True
+            if self._process is not None:
+                self._process.kill()
+
+    def _start(self, state: SessionState) -> None:
+        """Make a session in a thread of its own, unless the host has to rest after the last try."""
+        rest_s = state.rest_s(real_timestamp())
+        if rest_s > 0:
+            raise self._why_not(state, rest_s)
+        if self._closed:
+            raise SessionNotReadyError("Yahoo's session is not made any more: we are closing")
+        self._making = True
+        threading.Thread(target=self._make, name="yahoo-session", daemon=True).start()
+
+    def _why_not(self, state: SessionState, rest_s: float) -> ProviderError:
+        message = f"no Yahoo session for quotes ({state.detail}); tried again in {rest_s:.0f} s"
+        if state.error == "rate_limited":
+            return RateLimitedError(message, retry_after_s=rest_s * self._clock.speed)
+        if state.error == "refused":
+            return AuthRejectedError(message)
+        if state.error:
+            return ProviderUnavailableError(message)
+        return SessionNotReadyError(f"Yahoo's session was just made anew; next in {rest_s:.0f} s")
 
     def _make(self) -> None:
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with self._path.with_suffix(".lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                # Another process may have made it while we waited for the lock.
-                if self._read() is None:
-                    self._write(self._ask_helper())
-        except (OSError, subprocess.SubprocessError, ValueError, ProviderUnavailableError) as error:
-            self._problem = str(error)
-            log.warning("no Yahoo session", extra={"reason": self._problem})
+            with self._file.locked():
+                # Another process may have made one, or failed, while we waited for the lock.
+                state = self._file.read()
+                now = real_timestamp()
+                if not state.usable_after(self._refused_at) and state.rest_s(now) <= 0:
+                    self._file.write(state.after(self._ask_helper(), now, real_timestamp()))
+        finally:
+            with self._changed:
+                self._making = False
+                self._changed.notify_all()
 
-    def _ask_helper(self) -> YahooSession:
-        question = json.dumps({"base_url": self._base_url, "timeout_s": _HELPER_S})
-        done = subprocess.run(
-            [sys.executable, "-m", "providers.yahoo.helper"],
-            input=question,
-            capture_output=True,
-            text=True,
-            timeout=_HELPER_S * 4,
-            check=False,
-        )
-        answer = json.loads(done.stdout or "{}")
-        if "crumb" not in answer:
-            detail = answer.get("detail") or done.stderr.strip()[-200:] or f"exit {done.returncode}"
-            raise ProviderUnavailableError(f"{answer.get('error', 'unavailable')}: {detail}")
-        return YahooSession(answer["cookie"], answer["crumb"], real_timestamp())
-
-    def _read(self) -> YahooSession | None:
+    def _ask_helper(self) -> dict[str, str]:
+        """What the helper printed: cookie and crumb, or error and detail."""
+        root = Path(__file__).resolve().parents[2]
+        inherited = {k: v for k, v in environment().items() if _ENVIRONMENT.fullmatch(k)}
+        with self._changed:
+            if self._closed:
+                return {"error": "unavailable", "detail": "we were closing"}
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", _HELPER],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=root,
+                env=inherited | {"PYTHONPATH": str(root)},
+            )
+        question = json.dumps({"base_url": self._base_url, "timeout_s": _REQUEST_S})
+        with self._process as process:
+            try:
+                out, err = process.communicate(question, timeout=_REQUEST_S * 4)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                out, err = "", "gave no answer in time"
         try:
-            fields = json.loads(self._path.read_text())
-            found = YahooSession(fields["cookie"], fields["crumb"], fields["made_at"])
-        except (OSError, ValueError, KeyError):
-            return None
-        fits = fields.get("base_url") == self._base_url
-        return found if fits and found.made_at > self._refused_at else None
-
-    def _write(self, session: YahooSession) -> None:
-        fresh = self._path.with_suffix(".new")
-        fresh.touch(mode=0o600)
-        fields = {
-            "base_url": self._base_url,
-            "cookie": session.cookie,
-            "crumb": session.crumb,
-            "made_at": session.made_at,
-        }
-        fresh.write_text(json.dumps(fields))
-        fresh.replace(self._path)
+            answer: Any = json.loads(out)
+        except ValueError:
+            # stderr is a traceback; its last line says what happened.
+            last = (err.strip().splitlines() or [f"status {process.returncode}"])[-1][:200]
+            answer = {"error": "unavailable", "detail": f"the helper ended without one: {last}"}
+        if "error" in answer:
+            log.warning(
+                "no Yahoo session", extra={"kind": answer["error"], "why": answer["detail"]}
+            )
+        else:
+            log.info("made a Yahoo session")
+        return answer
