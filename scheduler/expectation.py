@@ -29,22 +29,18 @@ def deadlines(plan: Plan, now: datetime, speed: float) -> dict[Tier, datetime]:
     return found
 
 
-def minutes(plan: Plan, now: datetime, newer_than: datetime | None) -> dict[str, list[Window]]:
-    """Trading time of the horizon by calendar, cut to what is newer than an instant if one is given."""
+def minutes(plan: Plan, now: datetime, not_before: datetime) -> dict[str, list[Window]]:
+    """Trading time of the horizon by calendar, none of it before an instant."""
     expected: dict[str, list[Window]] = {}
     for name, calendar in plan.calendars.items():
         start = horizon(calendar, now)
-        if start is not None and newer_than is not None:
-            start = max(start, newer_than)
-        if start is not None and start < now:
-            expected[name] = calendar.trading(Window(start, now))
+        if start is not None and max(start, not_before) < now:
+            expected[name] = calendar.trading(Window(max(start, not_before), now))
     return {name: hours for name, hours in expected.items() if hours}
 
 
-def closed_sessions(
-    plan: Plan, now: datetime, newer_than: datetime | None
-) -> dict[str, list[Window]]:
-    """Settled sessions of the horizon by calendar, cut to those that closed after an instant."""
+def closed_sessions(plan: Plan, now: datetime, not_before: datetime) -> dict[str, list[Window]]:
+    """Settled sessions of the horizon by calendar, those that opened at or after an instant."""
     closed: dict[str, list[Window]] = {}
     for name, calendar in plan.calendars.items():
         start = horizon(calendar, now)
@@ -52,8 +48,7 @@ def closed_sessions(
             closed[name] = [
                 Window(session.open, session.close)
                 for session in calendar.between(Window(start, now))
-                if session.close + facts.SETTLE_1D <= now
-                and (newer_than is None or session.close >= newer_than)
+                if session.close + facts.SETTLE_1D <= now and session.open >= not_before
             ]
     return {name: sessions for name, sessions in closed.items() if sessions}
 

@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 
 _IDLE_REST_S = 0.25
 _CAPABILITY = {Interval.M1: Capability.BARS_1M, Interval.D1: Capability.BARS_EOD}
-_RECENT_CLOSE = timedelta(hours=12)
-"""The frequent pass judges daily bars of sessions that closed since."""
+_RECENT_OPEN = timedelta(hours=20)
+"""The frequent pass judges daily bars of sessions that opened since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +121,16 @@ class GapPass:
             able=[fact for fact in known if fact.provider not in off],
             since=expectation.since(plan, listed),
         )
-        newer_than = None
+        # Before that nobody was listed, so nothing is expected of anybody.
+        oldest = recent = min(case.since.values(), default=now)
         if not full and self._judged_until is not None:
-            newer_than = self._judged_until - facts.GAP_OVERLAP
+            recent = max(oldest, self._judged_until - facts.GAP_OVERLAP)
         deadlines = expectation.deadlines(plan, now, self._clock.speed)
-        found = self._judge(
-            Interval.M1, expectation.minutes(plan, now, newer_than), deadlines, case
-        )
+        minutes = expectation.minutes(plan, now, recent)
+        found = self._judge(Interval.M1, minutes, deadlines, case)
         self._judged_until = min(deadlines.values(), default=now)
-        for tier, sessions in self._sessions(plan, now, full=full).items():
+        recent = oldest if full else max(oldest, now - _RECENT_OPEN)
+        for tier, sessions in self._sessions(plan, now, recent).items():
             found += self._judge(Interval.D1, sessions, {tier: now}, case)
         return found
 
@@ -199,11 +200,10 @@ class GapPass:
         return found
 
     def _sessions(
-        self, plan: Plan, now: datetime, *, full: bool
+        self, plan: Plan, now: datetime, not_before: datetime
     ) -> dict[Tier, dict[str, list[Window]]]:
         """Sessions whose daily bars are due by tier and calendar: those that the sweep is through."""
-        newer_than = None if full else now - _RECENT_CLOSE
-        closed = expectation.closed_sessions(plan, now, newer_than)
+        closed = expectation.closed_sessions(plan, now, not_before)
         oldest = min((w.end for hours in closed.values() for w in hours), default=None)
         if oldest is None:
             return {}
