@@ -17,7 +17,7 @@ from core import metrics
 from core.bars import Bar
 from core.errors import StorageError
 from core.windows import Window
-from core.words import Capability, Interval, Share
+from core.words import Capability, Interval, Share, Tier
 from db import backfill as table
 from db.backfill import Finish, Job
 from db.candles import Answer
@@ -53,25 +53,37 @@ def backfill(context: Context, job: BackfillJob) -> dict[str, int]:
     Raises:
         StorageError: the database stayed away; the claims run out by themselves.
     """
-    # A claim of its own: what an earlier run of this job still reports then changes nothing.
-    owner = uuid.uuid4().hex
+    clock = context.clock
+    deadline = clock.monotonic() + BACKFILL_TIMEOUT_S - _SPARE_S
     limit = context.settings.backfill_max_concurrency(job.tier)
-    rows = table.claim(context.db, job.ids, owner, LEASE_S, limit)
-    counts = {"claimed": len(rows)}
-    with _Claims(context, [row.job_id for row in rows], owner):
-        for alike in _alike(rows):
-            for state in _Run(context, job, alike, owner).work():
-                counts[state] = counts.get(state, 0) + 1
+    counts = {"claimed": 0}
+    waiting = list(job.ids)
+    while waiting and not context.stop.requested and clock.monotonic() < deadline:
+        # A new owner each time: what an earlier claim still reports then changes nothing.
+        owner = uuid.uuid4().hex
+        rows = table.claim(context.db, waiting, owner, LEASE_S, limit)
+        if not rows:
+            break
+        claimed = {row.job_id for row in rows}
+        # Rows beyond the tier's concurrency get their turn when these have ended.
+        waiting = [row for row in waiting if row not in claimed]
+        counts["claimed"] += len(rows)
+        with _Claims(context, sorted(claimed), owner):
+            for alike in _alike(rows):
+                for state in _Run(context, job.tier, alike, owner, deadline).work():
+                    counts[state] = counts.get(state, 0) + 1
     return counts
 
 
 class _Run:
     """Rows of one interval and one provider hint, from claim to next state."""
 
-    def __init__(self, context: Context, job: BackfillJob, rows: Sequence[Job], owner: str) -> None:
+    def __init__(
+        self, context: Context, tier: Tier, rows: Sequence[Job], owner: str, deadline: float
+    ) -> None:
         first = rows[0]
         self._context = context
-        self._tier = job.tier
+        self._tier = tier
         self._owner = owner
         self._chunk = timedelta(minutes=context.settings.backfill_chunk_minutes)
         capability = _CAPABILITY[first.interval]
@@ -80,7 +92,7 @@ class _Run:
             context,
             capability,
             share=Share.BACKFILL,
-            deadline=context.clock.monotonic() + BACKFILL_TIMEOUT_S - _SPARE_S,
+            deadline=deadline,
             hint=None if pinned else first.provider,
             only=pinned,
             timeout_s=_CALL_S,
@@ -97,7 +109,7 @@ class _Run:
         for row in rows:
             if row.origin == "gap":
                 self._gaps.setdefault(row.symbol_id, []).append(row.window)
-        self._writer = Writer(context, first.interval, job.tier, is_new=self._is_new)
+        self._writer = Writer(context, first.interval, tier, is_new=self._is_new)
         self._settle = timedelta(0)
         self._states: list[str] = []
         self._ended: list[Finish] = []

@@ -8,7 +8,7 @@ import pytest
 
 from core.errors import BadRequestError, ProviderUnavailableError
 from core.windows import Window
-from core.words import Interval, Tier
+from core.words import Capability, Interval, Tier
 from db import backfill as table
 from db import gaps
 from db.backfill import NewJob
@@ -102,12 +102,23 @@ def test_a_row_that_runs_elsewhere_or_has_ended_is_left_alone(world: World) -> N
     assert len(one.sent) == 1
 
 
-def test_the_fleet_wide_concurrency_holds(world: World) -> None:
+def test_the_fleet_wide_concurrency_holds(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = world.load(*"ABCDE")
     context = world.context(Scripted("one", world.clock), backfill_max_concurrency_t0=2)
     jobs = table.enqueue(world.db, [row(i, window("15:00:00", "15:10:00")) for i in ids.values()])
 
-    assert run(context, jobs) == {"claimed": 2, "done": 2}
+    sizes: list[int] = []
+    claim = table.claim
+
+    def counted(*arguments: Any) -> list[table.Job]:
+        claimed = claim(*arguments)
+        sizes.append(len(claimed))
+        return claimed
+
+    monkeypatch.setattr(table, "claim", counted)
+
+    assert run(context, jobs) == {"claimed": 5, "done": 5}
+    assert sizes == [2, 2, 1], "the rest gets its turn when the first have ended"
 
 
 def test_rows_of_one_symbol_that_fit_into_one_call_share_it(world: World) -> None:
@@ -297,13 +308,26 @@ def test_daily_rows_are_filled_from_daily_bars(world: World) -> None:
     assert len(world.stored("A", "1d")) == 2
 
 
-def test_rows_left_over_by_a_stop_are_pending_again_and_spend_no_attempt(world: World) -> None:
+def test_rows_left_over_by_a_stop_are_pending_again_and_spend_no_attempt(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ids = world.load(*[f"S{n}" for n in range(6)])
     one = Scripted("one", world.clock)
     context = world.context(one)
     jobs = table.enqueue(world.db, [row(i, window("15:00:00", "15:10:00")) for i in ids.values()])
-    world.stop._finish_s = 0.0
-    world.stop.request()
+
+    def script(_call: Call, _asked_at: datetime) -> Page:
+        raise AssertionError("nobody is asked any more")
+
+    one.script = script
+    eligible = context.router.eligible
+
+    def stopped(capability: Capability) -> list[str]:
+        world.stop._finish_s = 0.0
+        world.stop.request()
+        return eligible(capability)
+
+    monkeypatch.setattr(context.router, "eligible", stopped)
 
     assert run(context, jobs) == {"claimed": 6, "pending": 6}
     assert states(world) == [("pending", 0, [])] * 6
