@@ -45,14 +45,18 @@ class Listener:
             for connection in self._http.connections:
                 reset(connection.transport)
 
+    def release(self) -> None:
+        """Give the port back; for a listener that is not open."""
+        self._held.close()
+
     async def close(self) -> None:
-        """Give the port back."""
+        """Stop listening, end every connection, and give the port back."""
         if self._server is not None:
             self._server.close()
             self._server = None
         if self._http is not None:
             await self._http.shutdown(0.2)
-        self._held.close()
+        self.release()
 
 
 def reset(transport: asyncio.BaseTransport | None) -> None:

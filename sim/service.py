@@ -5,6 +5,7 @@ import gc
 import os
 import resource
 from collections.abc import Coroutine
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from aiohttp import web
 from core.clock import Segment
 from sim.admin import Admin
 from sim.clock import MarketTime
-from sim.config import SimConfig
+from sim.config import SimConfig, SourceConfig
 from sim.faults import Fault, FaultPlan, FaultSpec
 from sim.listener import Listener
 from sim.log import RequestLog
@@ -38,23 +39,30 @@ class Service:
         self.faults = FaultPlan(config.market.seed)
         for spec in config.faults:
             self.add_fault(spec)
-        self.log = RequestLog(config.log_file)
-        self.sources = {
-            name: Source(
-                source,
-                WIRES[name].make(source, self.market, config.market.seed),
-                self.market,
-                self.time,
-                self.faults,
-                self.log,
-                config.host,
-            )
-            for name, source in config.sources.items()
-        }
-        self._admin = Listener(config.host, config.admin_port)
+        with ExitStack() as undo:
+            self.log = RequestLog(config.log_file)
+            undo.callback(self.log.close)
+            self.sources: dict[str, Source] = {}
+            for name, source in config.sources.items():
+                self.sources[name] = self._source(source)
+                undo.callback(self.sources[name].release)
+            self._admin = Listener(config.host, config.admin_port)
+            # From here on `run` closes them.
+            undo.pop_all()
         self.stopping = asyncio.Event()
         self._lag_s = 0.0
         self._worst_lag_s = 0.0
+
+    def _source(self, config: SourceConfig) -> Source:
+        return Source(
+            config,
+            WIRES[config.name].make(config, self.market, self.config.market.seed),
+            self.market,
+            self.time,
+            self.faults,
+            self.log,
+            self.config.host,
+        )
 
     def add_fault(self, spec: FaultSpec) -> Fault:
         """Put a fault on the timeline; ``now`` and HH:MM become instants here."""

@@ -77,6 +77,10 @@ class Source:
             self._http = web.Server(self._handle, access_log=None, keepalive_timeout=300.0)
         await self._listener.open(self._http)
 
+    def release(self) -> None:
+        """Give the port back without ever having listened."""
+        self._listener.release()
+
     async def close(self) -> None:
         """Stop listening and give the port back."""
         await self._listener.close()
@@ -110,9 +114,12 @@ class Source:
                 await asyncio.sleep(self.config.latency_ms / 1000)
             if faults:
                 await self._delay(request, faults)
-        feed, reply = await self._reply(call, violation, faults)
+        if _is_gone(request):
+            feed, reply = Feed(self._market, self._time.timestamp(), self.config.delay_s), None
+        else:
+            feed, reply = await self._reply(call, violation, faults)
         self._note(call, feed, reply, arrived, arrived_real, violation, faults)
-        if reply is None or request.transport is None:
+        if reply is None:
             reset(request.transport)
             return web.Response(status=500)
         headers = {"Content-Type": reply.content_type, **reply.headers}
@@ -129,7 +136,7 @@ class Source:
             elif fault.kind == "hang":
                 cap = fault.extra["seconds"]
                 stop = None if cap is None else self._time.monotonic() + cap
-                while request.transport is not None and self._time.timestamp() < fault.end:
+                while not _is_gone(request) and self._time.timestamp() < fault.end:
                     if stop is not None and self._time.monotonic() >= stop:
                         break
                     await asyncio.sleep(_LOOK_S)
@@ -219,6 +226,11 @@ def _ask(request: web.BaseRequest, prefix: str) -> Ask:
         path = path[len(prefix) :]
     pairs: Mapping[str, str] = dict(parse_qsl(query, keep_blank_values=True)) if query else {}
     return Ask(request.method, path, pairs, request.headers, request.remote or "")
+
+
+def _is_gone(request: web.BaseRequest) -> bool:
+    """Whether the client hung up, so that nothing can be served any more."""
+    return request.transport is None or request.transport.is_closing()
 
 
 def _garbage(reply: Reply, variant: str) -> Reply:
