@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import pairwise
+from operator import lt
 
 from core.bars import Bar
 from core.errors import UsageError
@@ -51,7 +51,7 @@ class Answer:
             UsageError: bars outside of the window or not ascending, a daily bar without a session.
         """
         times = [bar.ts for bar in self.bars]
-        if any(later <= earlier for earlier, later in pairwise(times)):
+        if not all(map(lt, times, times[1:])):
             raise UsageError(
                 f"bars of symbol {self.symbol_id} over {self.window} are not ascending"
             )

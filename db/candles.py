@@ -141,7 +141,9 @@ def _write(conn: Connection, plan: _Plan) -> WriteResult:
             builder.add_changed(
                 series, stored[series.symbol_id], cursor.lacked, cursor.last_answered_at
             )
-    copy_rows(conn, batch.interval, builder.rows)
+    added = sum(builder.counts.values())
+    if added:
+        copy_rows(conn, batch.interval, builder.parts)
 
     common: dict[str, Any] = {
         "interval_s": batch.interval.seconds,
@@ -156,7 +158,7 @@ def _write(conn: Connection, plan: _Plan) -> WriteResult:
     backfill.finish(conn, *batch.finished_jobs)
     inbox.answered(conn, batch.inbox)
 
-    counts = builder.counts()
+    counts = builder.counts
     seen = sum(len(answer.bars) for answer in batch.answers)
     return WriteResult(
         as_of=as_of,
@@ -164,7 +166,7 @@ def _write(conn: Connection, plan: _Plan) -> WriteResult:
         revised=counts[Status.REVISED],
         partial=counts[Status.PARTIAL],
         withdrawn=counts[Status.WITHDRAWN],
-        unchanged=seen - len(builder.rows) + counts[Status.WITHDRAWN],
+        unchanged=seen - added + counts[Status.WITHDRAWN],
     )
 
 

@@ -1,8 +1,8 @@
 """The rows that answers add to what is stored: fetch the newest versions, compare, copy."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from core.bars import Bar
@@ -23,6 +23,7 @@ Versions = Mapping[Any, Row]
 _FIELDS: Callable[[Bar], Row] = attrgetter(
     "ts", "open", "high", "low", "close", "volume", "vwap", "trade_count"
 )
+_PARTIAL: Callable[[Bar], bool] = attrgetter("partial")
 _NO_VALUES = (None,) * 7
 _STATUS, _TS = 5, 7
 _TYPES = [
@@ -69,19 +70,16 @@ class RowBuilder:
     def __init__(
         self, interval: Interval, as_of: datetime, provider_id: int, reason: str | None
     ) -> None:
+        self.parts: list[Iterable[Row]] = []
+        """The rows in key order; made while they are copied, for 20,000 tuples at once cost the
+        collector of garbage more than the copy."""
+        self.counts = dict.fromkeys(Status, 0)
+        """Rows by status."""
         self._daily = interval is Interval.D1
         self._interval_s = interval.seconds
         self._as_of = as_of
         self._provider_id = provider_id
         self._reason = reason
-        self.rows: list[Row] = []
-
-    def counts(self) -> dict[int, int]:
-        """Rows by status."""
-        counts = dict.fromkeys((int(status) for status in Status), 0)
-        for row in self.rows:
-            counts[row[_STATUS]] += 1
-        return counts
 
     def add_new(self, series: Series) -> None:
         """Rows of a series of which nothing is stored in its window."""
@@ -91,7 +89,10 @@ class RowBuilder:
         answer = series.answers[0]
         key = (series.symbol_id, self._interval_s, self._as_of, self._provider_id, answer.asked_at)
         final, partial = (*key, int(Status.FINAL), None), (*key, int(Status.PARTIAL), None)
-        self.rows += [(partial if bar.partial else final) + _FIELDS(bar) for bar in answer.bars]
+        self.parts.append((partial if bar.partial else final) + _FIELDS(bar) for bar in answer.bars)
+        growing = sum(map(_PARTIAL, answer.bars))
+        self.counts[Status.PARTIAL] += growing
+        self.counts[Status.FINAL] += len(answer.bars) - growing
 
     def add_changed(
         self,
@@ -109,9 +110,11 @@ class RowBuilder:
             answered_before: When that answer was asked for; the same ask again is no second one.
         """
         bars = self._fold(series)
-        rows = [
-            self._row(series.symbol_id, key, *found, stored.get(key)) for key, found in bars.items()
-        ]
+        rows: list[Row] = []
+        for key, (bar, asked_at) in bars.items():
+            row = self._row(series.symbol_id, key, bar, asked_at, stored.get(key))
+            if row is not None:
+                rows.append(row)
         if lacked_before:
             gone = self._gone(series, bars.keys(), stored, lacked_before, answered_before)
             rows += [
@@ -119,7 +122,10 @@ class RowBuilder:
                 for key, asked_at in gone.items()
             ]
         # Key order keeps the index's pages together.
-        self.rows += sorted((row for row in rows if row is not None), key=lambda row: row[_TS])
+        rows.sort(key=itemgetter(_TS))
+        self.parts.append(rows)
+        for row in rows:
+            self.counts[row[_STATUS]] += 1
 
     def _fold(self, series: Series) -> dict[datetime | date | None, tuple[Bar, datetime]]:
         bars: dict[datetime | date | None, tuple[Bar, datetime]] = {}
@@ -195,13 +201,12 @@ class RowBuilder:
         )
 
 
-def copy_rows(conn: Connection, interval: Interval, rows: Sequence[Row]) -> None:
+def copy_rows(conn: Connection, interval: Interval, parts: Iterable[Iterable[Row]]) -> None:
     """Append rows by binary COPY; they should come in key order."""
-    if not rows:
-        return
     daily = interval is Interval.D1
     with conn.cursor().copy(sql("candles", "copy_daily" if daily else "copy_intraday")) as copy:
         copy.set_types(["int4", "date" if daily else "int4", *_TYPES])
         write_row = copy.write_row
-        for row in rows:
-            write_row(row)
+        for rows in parts:
+            for row in rows:
+                write_row(row)

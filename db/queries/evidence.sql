@@ -4,8 +4,8 @@ INSERT INTO fetch_evidence (symbol_id, interval_s, provider_id, start_ts, end_ts
                             lacking, code, detail)
 SELECT u.symbol_id, %(interval_s)s, %(provider_id)s, u.start_ts, u.end_ts, u.asked_at, %(as_of)s, u.outcome, u.settled,
        u.lacking::tstzmultirange, u.code, u.detail
-FROM unnest(%(ids)s::int4[], %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(asked)s::timestamptz[],
-            %(outcomes)s::text[], %(settled)s::bool[], %(lacking)s::text[], %(codes)s::text[], %(details)s::text[])
+FROM unnest(%(ids)b::int4[], %(starts)b::timestamptz[], %(ends)b::timestamptz[], %(asked)b::timestamptz[],
+            %(outcomes)b::text[], %(settled)b::bool[], %(lacking)b::text[], %(codes)b::text[], %(details)b::text[])
     AS u(symbol_id, start_ts, end_ts, asked_at, outcome, settled, lacking, code, detail)
 ON CONFLICT DO NOTHING
 

@@ -33,8 +33,8 @@ FROM STDIN (FORMAT BINARY)
 UPDATE quote_heads h
 SET ts = u.ts, bid = u.bid, ask = u.ask, bid_size = u.bid_size, ask_size = u.ask_size, last = u.last,
     last_size = u.last_size, last_as_of = %(as_of)s, updated_at = %(as_of)s
-FROM unnest(%(ids)s::int4[], %(times)s::timestamptz[], %(bid)s::float8[], %(ask)s::float8[], %(bid_size)s::float8[],
-            %(ask_size)s::float8[], %(last)s::float8[], %(last_size)s::float8[])
+FROM unnest(%(ids)b::int4[], %(times)b::timestamptz[], %(bid)b::float8[], %(ask)b::float8[], %(bid_size)b::float8[],
+            %(ask_size)b::float8[], %(last)b::float8[], %(last_size)b::float8[])
     AS u(symbol_id, ts, bid, ask, bid_size, ask_size, last, last_size)
 WHERE h.symbol_id = u.symbol_id AND h.provider_id = %(provider_id)s
 
