@@ -30,6 +30,9 @@ MOVED := $(shell [ -x "$(PY)" ] && [ "$$(cat "$(STAMP)" 2>/dev/null)" = "$(CURDI
 
 # Flat package names are easily shadowed: our own folder comes first, whatever PYTHONPATH was.
 export PYTHONPATH := $(CURDIR)
+ifneq ($(shell [ -w "$${XDG_CACHE_HOME:-$$HOME}" ] && echo yes),yes)
+export PIP_NO_CACHE_DIR := 1
+endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 export PIP_ROOT_USER_ACTION := ignore
