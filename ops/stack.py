@@ -206,7 +206,7 @@ class Stack:
     def run_tool(self, module: str, *words: str) -> int:
         """Run one of our modules to its end, its talk in the log of that name; returns its exit code."""
         with self.home.log_path(module).open("ab") as log:
-            done = subprocess.run(  # noqa: S603 - our own module
+            done = subprocess.run(
                 [sys.executable, "-m", module, *words], stdout=log, stderr=log, check=False
             )
         return done.returncode

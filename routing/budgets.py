@@ -2,7 +2,8 @@
 
 A token may be used until its use-by (real seconds) and needs a moment on the wire, so the window
 that is counted is longer than the provider's by ``speed * (use_by + transit)``: whatever the
-interleaving, arrivals in any window stay within the limit. Market time in the scripts comes from
+interleaving, arrivals in any window stay within the limit. A request arrives before its answer does,
+so transit is the longest answer time seen lately. Market time in the scripts comes from
 Redis's clock and the replay's segments, so a process with a wrong clock can't break a limit.
 """
 
@@ -25,6 +26,9 @@ _LONG_USE_BY_S = 60.0
 """Real seconds for which a block of a long window may be used; the counted window is longer by it."""
 _BUSY_S = 0.02
 _QUICK_S = 0.05
+_LEAST_TRANSIT_S = 0.1
+_MOST_TRANSIT_S = 1.5
+_TRANSIT_HALF_LIFE_S = 10.0
 
 
 class LongWindows(Protocol):
@@ -84,6 +88,87 @@ class Budget:
         self._long_windows = long_windows
         self._hands = {share: _Hand() for share in Share}
         self._lock = threading.Lock()
+        self._transit_s = 0.0
+        self._transit_at = clock.monotonic()
+
+    @property
+    def use_by_s(self) -> float:
+        """Real seconds for which a token may be used."""
+        quick = self._clock.segments() or any(limit.window_s <= 1 for limit in self.limits)
+        return _QUICK_S if quick else 1.0
+
+    @property
+    def guard_s(self) -> float:
+        """Market seconds by which the counted window is longer than the provider's."""
+        segments = self._clock.segments()
+        fastest = max([self._clock.speed, *(segment.speed for segment in segments[-2:])])
+        transit = min(_MOST_TRANSIT_S, max(_LEAST_TRANSIT_S, self._faded_transit_s()))
+        return fastest * (self.use_by_s + transit)
+
+    def note_answer(self, latency_s: float) -> None:
+        """Learn how long a call may be under way, from sending it to its answer, real seconds."""
+        faded = self._faded_transit_s()
+        if latency_s > faded:
+            self._transit_s, self._transit_at = latency_s, self._clock.monotonic()
+
+    def _faded_transit_s(self) -> float:
+        age = self._clock.monotonic() - self._transit_at
+        return self._transit_s * 0.5 ** (age / _TRANSIT_HALF_LIFE_S)
+
+    def take(self, source: str, name: str, units: int, window_s: float, wanted: int) -> int:
+        """Units granted of a window of market seconds, at most ``wanted``; 0 when it is used up."""
+
+    def seen(self, source: str) -> bool:
+        """Whether the source was ever asked from this database; remembers that it is now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """No token now."""
+
+    why: str
+    wait_s: float
+    """Market seconds after which asking again makes sense."""
+
+
+@dataclass(slots=True)
+class _Hand:
+    """Tokens that this process holds for one share."""
+
+    use_bys: deque[float] = field(default_factory=deque[float])
+    last_ask: float = 0.0
+    long_units: dict[str, int] = field(default_factory=dict[str, int])
+    long_use_by: float = 0.0
+    """Monotonic; the rest of older blocks is forfeited."""
+
+
+class Budget:
+    """The budget of one source as one process sees it; thread-safe."""
+
+    def __init__(
+        self,
+        source: str,
+        limits: Sequence[Limit],
+        state: RoutingState,
+        clock: Clock,
+        long_windows: LongWindows | None,
+    ) -> None:
+        self.source = source
+        self.limits = tuple(limits)
+        self._short = [
+            limit for limit in limits if limit.window_s <= LONG_WINDOW_S or long_windows is None
+        ]
+        self._long = [
+            limit for limit in limits if limit.window_s > LONG_WINDOW_S and long_windows is not None
+        ]
+        self._keys = [f"gapless:budget:{source}:{limit.name}" for limit in self._short]
+        self._state = state
+        self._clock = clock
+        self._long_windows = long_windows
+        self._hands = {share: _Hand() for share in Share}
+        self._lock = threading.Lock()
+        self._transit_s = 0.0
+        self._transit_at = clock.monotonic()
 
     @property
     def use_by_s(self) -> float:

@@ -79,6 +79,7 @@ class Lease:
         self._ended = True
         breaker = self._router.breaker(self.source, self.spec.capability)
         breaker.tell(self._permit, None, latency_s, expected, received)
+        self._router.note_answer(self.source, latency_s)
         self._router.observer.answered(self.source, endpoint, latency_s)
 
     def failed(self, error: ProviderError, latency_s: float, *, endpoint: str) -> None:
@@ -220,6 +221,10 @@ class Router:
         except QueueError:
             return False
         return bool(int(answer))
+
+    def note_answer(self, source: str, latency_s: float) -> None:
+        """Let the budget know how long calls are under way."""
+        self._budgets[source].note_answer(latency_s)
 
     def note_failure(self, source: str, capability: Capability, error: ProviderError) -> None:
         """Act on what a failure says about budget and rights."""

@@ -12,6 +12,7 @@ MUST_BE_ZERO = (
     "lookahead",
     "false_confirmed_empty",
     "limit_violations",
+    "restated_missed",
 )
 MIN_SPEED = 130.0
 

@@ -58,12 +58,12 @@ def tiers(symbols: int) -> dict[str, int]:
 def limits(counts: Mapping[str, int], session_minutes: float) -> dict[str, list[dict[str, Any]]]:
     """Rolling limits of the sources: twice the demand of a plain minute and of the whole day, no more.
 
-    finnhub is asked for bars and quotes of every T0 and T1 symbol. yfinance is asked for the same bars
-    when finnhub is away, and for the end-of-day bars of all.
+    finnhub is asked for bars and quotes of every T0 and T1 symbol. yfinance is asked for the same when
+    finnhub is away, quotes of up to 20 symbols in one call, and for the end-of-day bars of all.
     """
     bars = sum(counts[tier] * 60 / BAR_CADENCE_S[tier] for tier in (Tier.T0, Tier.T1))
     quotes = sum(counts[tier] * 60 / QUOTE_CADENCE_S[tier] for tier in (Tier.T0, Tier.T1))
-    finnhub, yahoo = math.floor(2 * (bars + quotes)), math.floor(2 * max(bars, 1))
+    finnhub, yahoo = math.floor(2 * (bars + quotes)), math.floor(2 * (bars + quotes / 20))
     day = 86_400
     return {
         "finnhub": [
