@@ -1,5 +1,6 @@
 """What the architecture tests read: the project's folder, its settings and its packages."""
 
+import ast
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,20 @@ def modules() -> list[Path]:
     return sorted(
         path.relative_to(ROOT) for name in PACKAGES for path in (ROOT / name).rglob("*.py")
     )
+
+
+def imported(path: Path) -> set[str]:
+    """The dotted names that a module imports, wherever in it; relative to the project."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # `from core import clock` imports core.clock.
+            whole = node.module in PACKAGES
+            ends = [f".{alias.name}" for alias in node.names] if whole else [""]
+            names.update(node.module + end for end in ends)
+    return names
 
 
 def clean_environment(**extra: str) -> dict[str, str]:

@@ -11,7 +11,14 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.architecture.project import PACKAGES, PYPROJECT, ROOT, clean_environment
+from tests.architecture.project import (
+    PACKAGES,
+    PYPROJECT,
+    ROOT,
+    clean_environment,
+    imported,
+    modules,
+)
 
 PROJECT = PYPROJECT["project"]
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+?)(?: ;.*)? \\$", re.MULTILINE)
@@ -29,6 +36,25 @@ def asked_for(*extras: str) -> set[str]:
     for extra in extras:
         lines += PROJECT["optional-dependencies"][extra]
     return {canonicalize_name(Requirement(line).name) for line in lines}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_library_that_is_imported_is_asked_for(package: str) -> None:
+    extras = {"sim": ("sim",), "ops": ("embedded", "sim")}.get(package, ())
+    provided = importlib.metadata.packages_distributions()
+    names = {
+        name.partition(".")[0]
+        for path in modules()
+        if path.parts[0] == package
+        for name in imported(path)
+    }
+    libraries = {
+        canonicalize_name(dist)
+        for name in names - set(PACKAGES) - sys.stdlib_module_names
+        for dist in provided.get(name, [f"nobody's {name}"])
+    }
+
+    assert libraries - asked_for(*extras) == set()
 
 
 def test_the_lock_pins_everything_that_is_asked_for() -> None:

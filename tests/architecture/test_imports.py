@@ -1,6 +1,5 @@
 """What import-linter cannot say: what is loaded at run time, and what alone is allowed."""
 
-import ast
 import json
 import subprocess
 import sys
@@ -8,26 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.project import ROOT, clean_environment, modules
+from tests.architecture.project import ROOT, clean_environment, imported, modules
 
 CORE_WORDS = {"core.bars", "core.clock", "core.errors", "core.log", "core.words"}
 """All that the simulated market may share with the pipeline which it judges."""
 
 HEAVY = {"pandas", "pandas_market_calendars", "yfinance"}
 """What a collector never loads: 80 to 160 MB and two seconds a process."""
-
-
-def imported(path: Path) -> set[str]:
-    """The dotted names that a module imports, wherever in it."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse((ROOT / path).read_text())):
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            # `from core import clock` imports core.clock.
-            whole = node.module == "core"
-            names.update(f"core.{a.name}" for a in node.names) if whole else names.add(node.module)
-    return names
 
 
 @pytest.mark.parametrize("path", [p for p in modules() if p.parts[0] == "sim"], ids=str)
