@@ -250,8 +250,10 @@ class Asking:
         """One call, in a thread of the pool: send, parse, assess, tell the router."""
         if not lease.fresh():
             raise _StaleError("the budget's tokens were forfeited before the call left")
-        clock, reference = self.context.clock, self.context.reference
-        calendar = reference.calendar(questions[0].member.calendar)
+        clock = self.context.clock
+        calendar = None
+        if self.capability.interval is not None:
+            calendar = self.context.reference.calendar(questions[0].member.calendar)
         started, asked_at = clock.monotonic(), clock.now()
         try:
             raw = lease.provider.send(call, min(self.timeout_s, lease.spec.timeout_s))
@@ -341,6 +343,9 @@ class Asking:
             if other.alone or other.window != first.window:
                 break
             if other.member.calendar != first.member.calendar:
+                break
+            if any(other.member.symbol_id == taker.member.symbol_id for taker in taken):
+                # The reply could not tell the two questions apart.
                 break
             taken.append(waiting.popleft())
         if not waiting:

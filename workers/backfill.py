@@ -15,7 +15,7 @@ from typing import Final
 
 from core import metrics
 from core.bars import Bar
-from core.errors import StorageError
+from core.errors import StorageError, UsageError
 from core.windows import Window
 from core.words import Capability, Interval, Share, Tier
 from db import backfill as table
@@ -69,10 +69,22 @@ def backfill(context: Context, job: BackfillJob) -> dict[str, int]:
         waiting = [row for row in waiting if row not in claimed]
         counts["claimed"] += len(rows)
         with _Claims(context, sorted(claimed), owner):
-            for alike in _alike(rows):
-                for state in _Run(context, job.tier, alike, owner, deadline).work():
-                    counts[state] = counts.get(state, 0) + 1
+            for state in _see_through(context, job.tier, rows, owner, deadline):
+                counts[state] = counts.get(state, 0) + 1
     return counts
+
+
+def _see_through(
+    context: Context, tier: Tier, rows: Sequence[Job], owner: str, deadline: float
+) -> list[str]:
+    """Bring claimed rows to their next state; returns the states."""
+    able, unable = _with_calendar(context, rows, owner)
+    if unable:
+        context.db.run(lambda conn: table.finish(conn, *unable))
+    states = ["failed"] * len(unable)
+    for alike in _alike(able):
+        states += _Run(context, tier, alike, owner, deadline).work()
+    return states
 
 
 class _Run:
@@ -227,6 +239,21 @@ class _Claims:
             except StorageError as error:
                 # Claims may run out now; their rows are then asked twice, which changes nothing.
                 log.warning("claims not renewed: %s", error)
+
+
+def _with_calendar(
+    context: Context, rows: Sequence[Job], owner: str
+) -> tuple[list[Job], list[Finish]]:
+    """Rows that can be judged, and the end of those whose calendar nobody published."""
+    able: list[Job] = []
+    unable: list[Finish] = []
+    for row in rows:
+        try:
+            context.reference.calendar(row.calendar)
+            able.append(row)
+        except UsageError as error:
+            unable.append(Finish(row.job_id, owner, "failed", str(error)))
+    return able, unable
 
 
 def _alike(rows: Sequence[Job]) -> list[list[Job]]:

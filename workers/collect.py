@@ -10,6 +10,7 @@ from statistics import median
 
 from core import metrics
 from core.bars import Bar
+from core.errors import UsageError
 from core.windows import Window, subtract
 from core.words import Interval, Share
 from db.candles import Answer
@@ -109,14 +110,18 @@ def _resolve(context: Context, job: CollectJob) -> list[Member]:
     unknown = [name for name in job.symbols if name not in members]
     if unknown:
         log.warning("symbols left out, the universe does not know them", extra={"symbols": unknown})
-    return [members[name] for name in job.symbols if name in members]
+    return [members[name] for name in dict.fromkeys(job.symbols) if name in members]
 
 
 def _windows(context: Context, job: CollectJob, member: Member) -> list[Window | None]:
     """What to ask for one symbol: nothing where its exchange was closed all the while."""
     if job.kind is Kind.QUOTES_L1:
         return [None]
-    calendar = context.reference.calendar(member.calendar)
+    try:
+        calendar = context.reference.calendar(member.calendar)
+    except UsageError as error:
+        log.warning("symbol left out: %s", error, extra={"symbol": member.symbol})
+        return []
     if not job.inbox and not calendar.trading(job.window):
         return []
     return [job.window]

@@ -136,7 +136,7 @@ class Recovery:
         for entry in self._redis.zrange(
             self._wip, "-inf", f"({now}", byscore=True, offset=0, num=_AT_ONCE
         ):
-            execution = entry.decode()
+            execution = entry.decode(errors="replace")
             job_id = execution.partition(":")[0]
             keys = [self._wip, self._queue.key, self._taken, f"rq:job:{job_id}"]
             did = self._lost_script(keys=keys, args=[execution, job_id, now])
@@ -148,10 +148,13 @@ class Recovery:
     def _push_taken(self) -> None:
         """Push ids again that have been taken for a while and are run by nobody."""
         now = self._clock.monotonic()
-        waiting = {entry.decode() for entry in self._redis.lrange(self._taken, 0, -1)}
+        waiting = {
+            entry.decode(errors="replace") for entry in self._redis.lrange(self._taken, 0, -1)
+        }
         if waiting:
             begun = {
-                entry.decode().partition(":")[0] for entry in self._redis.zrange(self._wip, 0, -1)
+                entry.decode(errors="replace").partition(":")[0]
+                for entry in self._redis.zrange(self._wip, 0, -1)
             }
             # Taken and begun: whoever runs it removes it, or it is found when its lease ends.
             waiting -= begun

@@ -192,7 +192,8 @@ class BatchWorker(SimpleWorker):
             True when every job in hand was finished or handed back by its own thread; False when
             threads still hang in a call: their jobs were handed back, leave with ``os._exit``.
         """
-        cast("Any", self).register_birth()
+        # The housekeeper puts us on RQ's list, and again whenever Redis has forgotten it.
+        self.birth_date = rq_now()
         keeper = threading.Thread(target=self._keep_house, name="housekeeper", daemon=True)
         keeper.start()
         backoff = 0.1
@@ -237,7 +238,14 @@ class BatchWorker(SimpleWorker):
         source, target = self._queue.key, self._queue.intermediate_queue_key
         redis = cast("Any", self.connection)
         taken = redis.blmove(source, target, _POLL_S) if wait else redis.lmove(source, target)
-        return None if taken is None else taken.decode()
+        if taken is None:
+            return None
+        try:
+            return taken.decode()
+        except UnicodeDecodeError:
+            redis.lrem(target, 1, taken)
+            log.warning("queue entry dropped, it is no job id: %r", taken)
+            return None
 
     def _begin(self, job_id: str) -> None:
         thread = threading.Thread(target=self._work, args=(job_id,), name=job_id, daemon=True)
@@ -295,6 +303,9 @@ class BatchWorker(SimpleWorker):
                 self._recovery.run()
             except RedisError as error:
                 log.debug("housekeeping: %s", error)
+            except Exception:
+                # Without this thread every batch of this process would soon count as lost.
+                log.exception("housekeeping failed")
             waited = 0.0
             while waited < _HOUSEKEEPING_S and not self._over:
                 self._clock.sleep(0.25)

@@ -10,7 +10,7 @@ from core.errors import BadRequestError, ProviderUnavailableError
 from core.windows import Window
 from core.words import Capability, Interval, Tier
 from db import backfill as table
-from db import gaps
+from db import gaps, universe
 from db.backfill import NewJob
 from providers.base import Call, Page
 from tests.workers_world import (
@@ -341,3 +341,20 @@ def test_an_outage_spends_no_attempt(world: World) -> None:
     assert run(context, jobs) == {"claimed": 1, "pending": 1}
     assert states(world) == [("pending", 0, [])]
     assert "no_route" in world.rows("SELECT reason FROM backfill_jobs")[0][0]
+
+
+def test_a_symbol_whose_calendar_is_not_published_fails_alone(world: World) -> None:
+    ids = world.load("A")
+    universe.load(world.db, [("X", Tier.T0, "MARS", "")], "test", replace=False)
+    with world.db.transaction() as conn:
+        stray = universe.resolve(conn, ["X"])["X"].symbol_id
+    jobs = table.enqueue(
+        world.db, [row(i, window("15:00:00", "15:10:00")) for i in (ids["A"], stray)]
+    )
+
+    counts = run(world.context(Scripted("one", world.clock)), jobs)
+
+    assert counts == {"claimed": 2, "done": 1, "failed": 1}
+    assert world.rows("SELECT reason FROM backfill_jobs WHERE state = 'failed'")[0][0].startswith(
+        "calendar 'MARS' is not published"
+    )

@@ -16,6 +16,7 @@ from core.errors import (
     SymbolNotFoundError,
 )
 from core.words import Capability, Share, Tier
+from db import universe
 from providers.base import Call, Limit, Page
 from tests.workers_world import (
     CLOSE,
@@ -438,3 +439,14 @@ def test_bad_data_of_the_only_source_is_not_asked_for_at_once_again(world: World
     assert collect(world.context(one), live("A"))["failed"] == 1
     assert len(one.sent) == 1
     assert timedelta(minutes=1) == MINUTE
+
+
+def test_a_symbol_whose_calendar_is_not_published_is_left_out(world: World) -> None:
+    world.load("A")
+    universe.load(world.db, [("X", Tier.T0, "MARS", "")], "test", replace=False)
+
+    assert collect(world.context(Scripted("one", world.clock)), live("X", "A", "A")) == {
+        "asked": 1,
+        "answered": 1,
+        "failed": 0,
+    }

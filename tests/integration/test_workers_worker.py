@@ -202,7 +202,7 @@ def test_a_job_of_another_world_is_put_aside_with_its_reason(
     redis.hset("rq:job:status", mapping={"data": b"[]", "status": "napping"})
     redis.rpush(f"rq:queue:{QUEUE}", "status")
     redis.set("rq:job:string", "?")
-    redis.rpush(f"rq:queue:{QUEUE}", "string", "nothing")
+    redis.rpush(f"rq:queue:{QUEUE}", "string", "nothing", b"\xff\xfe")
     enqueue_collect(redis, [job(7)])
 
     wait_until(lambda: ids(redis, "done") == [job(7).id], what="the line goes on")

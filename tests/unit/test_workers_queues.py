@@ -109,7 +109,7 @@ def test_backfill_ids_differ_by_rows_and_by_push() -> None:
     }
 
     assert len(ids) == 6
-    assert BackfillJob(tier=Tier.T0, ids=(1, 2), push=1).id == "b-T0-e14d9aeb8ee4aca2bf97fbd2-1"
+    assert BackfillJob(tier=Tier.T0, ids=(1, 2), push=1).id == "b-T0-3842b97832342e027a4bbed3-1"
 
 
 @pytest.mark.parametrize(
