@@ -1,20 +1,29 @@
-"""Bars from files: ``<folder>/<SYMBOL>/<date>.csv``, and ``<folder>/<SYMBOL>/daily.csv`` for daily bars.
+"""Bars from files: ``<folder>/<SYMBOL>/<date>.csv`` by the minute, ``<folder>/<SYMBOL>/daily.csv`` by day.
 
-Columns ``ts,open,high,low,close,volume``; ts is the start of the minute in UTC (for daily bars the
-session date). A folder that somebody else fills is a source like any other.
+A header names the columns: ``ts,open,high,low,close,volume``, with ts the start of the minute (ISO
+8601 with Z or an offset); in ``daily.csv`` ``session`` takes the place of ts, an ISO date. Empty
+prices are an absent bar, an empty volume is unknown. Daily bars are never made from minutes.
 """
 
 import csv
 import io
-from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import cast
+from typing import Generic, TypeVar, cast
 
 from core.clock import Clock
-from core.errors import MalformedPayloadError, ProviderUnavailableError, SymbolNotFoundError
+from core.errors import (
+    BadRequestError,
+    MalformedPayloadError,
+    ProviderUnavailableError,
+    SymbolNotFoundError,
+)
 from core.sessions import Calendar
 from core.settings import Settings
+from core.windows import Window
 from core.words import Capability
 from providers.base import (
     Call,
@@ -27,10 +36,16 @@ from providers.base import (
     check_request,
     chunks,
 )
-from providers.rows import DailyRow, Row, daily_bars, minute_bars
+from providers.rows import Reject, daily_bars, minute_bars
 
-_COLUMNS = ["ts", "open", "high", "low", "close", "volume"]
+_PRICES = ("open", "high", "low", "close", "volume")
+_DAILY = "daily.csv"
+_SPAN_1M, _SPAN_1D = timedelta(days=31), timedelta(days=36_525)
 _DAY = timedelta(days=1)
+_MARK = re.compile(rb"^#file (.*)\n", re.MULTILINE)
+"""The line that names a file in a payload of several; no line of a bar file begins so."""
+
+_Key = TypeVar("_Key", int, date)
 
 
 def build(settings: Settings, clock: Clock) -> "CsvFolder":
@@ -40,7 +55,7 @@ def build(settings: Settings, clock: Clock) -> "CsvFolder":
         NotConfigured: no folder is named, or it does not exist.
     """
     if not settings.csv_dir:
-        raise NotConfigured("no folder: set CSV_DIR to one with <SYMBOL>/<date>.csv in it")
+        raise NotConfigured("CSV_DIR is not set; name a folder with <SYMBOL>/<date>.csv in it")
     folder = Path(settings.csv_dir)
     if not folder.is_dir():
         raise NotConfigured(f"CSV_DIR {folder} is no folder; create it or name another")
@@ -48,7 +63,7 @@ def build(settings: Settings, clock: Clock) -> "CsvFolder":
 
 
 class CsvFolder:
-    """A folder of bar files; reading it costs nobody's budget."""
+    """A folder of bar files, a source like any other; reading it costs no budget."""
 
     name = "csv"
 
@@ -59,16 +74,19 @@ class CsvFolder:
             capability: Spec(
                 capability,
                 batch=1,
-                span=timedelta(days=31 if capability is Capability.BARS_1M else 36_500),
+                span=span,
                 lookback=None,
                 settle=timedelta(0),
                 cost={},
                 partial="never",
                 adjustment="raw",
                 pad=timedelta(0),
-                timeout_s=3.0,
+                timeout_s=10.0,
             )
-            for capability in (Capability.BARS_1M, Capability.BARS_EOD)
+            for capability, span in (
+                (Capability.BARS_1M, _SPAN_1M),
+                (Capability.BARS_EOD, _SPAN_1D),
+            )
         }
 
     def limits(self) -> tuple[Limit, ...]:
@@ -79,9 +97,14 @@ class CsvFolder:
         return self._specs
 
     def plan(self, request: Request) -> list[Call]:
-        """See ``Provider.plan``."""
+        """See ``Provider.plan``; a symbol that is no plain file name is a bad request."""
         spec = check_request(self.name, self._specs, request, self._clock.now())
-        windows = list(request.window.chunks(spec.span)) if request.window else []
+        for symbol in request.symbols:
+            if Path(symbol).name != symbol or symbol in {"", ".", ".."} or "\0" in symbol:
+                raise BadRequestError(
+                    f"csv can't look for {symbol!r}: the name of a folder is expected; rename it"
+                )
+        windows = list(cast("Window", request.window).chunks(spec.span))
         return [
             Call(self.name, request.capability, "file", (symbol,), window, {})
             for window in windows
@@ -89,85 +112,105 @@ class CsvFolder:
         ]
 
     def send(self, call: Call, timeout_s: float) -> Raw:  # noqa: ARG002 - a file does not hang
-        """Read the files that the window touches; a day without a file has no bars.
+        """Read the files that the window can touch; a day without a file has no bars.
 
         Raises:
-            SymbolNotFoundError: the symbol has no folder.
+            SymbolNotFoundError: the symbol has no folder, or no ``daily.csv`` for daily bars.
             ProviderUnavailableError: a file can't be read.
         """
-        folder = self._folder / call.symbols[0]
-        # A symbol is no path: nothing outside of the folder is ever read.
-        if folder.parent != self._folder or not folder.is_dir():
-            raise SymbolNotFoundError(f"csv has no folder for {call.symbols[0]}")
+        symbol = call.symbols[0]
+        folder = self._folder / symbol
+        daily = call.capability is Capability.BARS_EOD
         parts: list[bytes] = []
-        for path in self._files(folder, call):
-            try:
-                parts.append(b"# " + path.name.encode() + b"\n" + path.read_bytes())
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise ProviderUnavailableError(
-                    f"csv file {path} can't be read: {error.strerror}"
-                ) from error
+        try:
+            if not folder.is_dir():
+                raise SymbolNotFoundError(f"csv has no folder {symbol} in {self._folder}")
+            for name in [_DAILY] if daily else _file_names(cast("Window", call.window)):
+                path = folder / name
+                if path.is_file():
+                    parts.append(f"#file {symbol}/{name}\n".encode() + path.read_bytes())
+        except OSError as error:
+            raise ProviderUnavailableError(
+                f"csv can't read {error.filename or folder}: {error.strerror}"
+            ) from error
+        if daily and not parts:
+            raise SymbolNotFoundError(f"csv has no {symbol}/{_DAILY} in {self._folder}")
         return Raw(200, b"\n".join(parts), {})
 
     def parse(self, call: Call, raw: Raw, sessions: Calendar | None) -> Page:
-        """See ``Provider.parse``.
+        """See ``Provider.parse``; a bad row is a reject that names file and line.
 
         Raises:
-            MalformedPayloadError: names file and line.
+            MalformedPayloadError: a file is no text, or has no header with the columns.
         """
-        symbol, window = call.symbols[0], call.window
-        assert window is not None, "a file call has a window"
-        rows = _rows(call, raw.body.decode("utf-8-sig", "replace"))
+        symbol, window = call.symbols[0], cast("Window", call.window)
         if call.capability is Capability.BARS_1M:
-            minutes = cast("list[Row]", rows)
-            bars, rejects = minute_bars(symbol, minutes, window, sessions)
-        else:
-            bars, rejects = daily_bars(symbol, cast("list[DailyRow]", rows), window, sessions)
-        return Page(bars={symbol: bars}, rejects=rejects)
+            minutes = _read(call, raw, "ts", _epoch)
+            bars, refused = minute_bars(symbol, minutes.rows, window, sessions, minutes.places)
+            return Page(bars={symbol: bars}, rejects=[*minutes.rejects, *refused])
+        days = _read(call, raw, "session", date.fromisoformat)
+        bars, refused = daily_bars(symbol, days.rows, window, sessions, days.places)
+        return Page(bars={symbol: bars}, rejects=[*days.rejects, *refused])
 
     def close(self) -> None: ...
 
-    def _files(self, folder: Path, call: Call) -> list[Path]:
-        assert call.window is not None, "a file call has a window"
-        if call.capability is Capability.BARS_EOD:
-            return [folder / "daily.csv"]
-        # Files are named by session date, which can lie a day beside the UTC date.
-        first, last = call.window.start.date() - _DAY, call.window.end.date() + _DAY
-        days = [first + _DAY * offset for offset in range((last - first).days + 1)]
-        return [folder / f"{day.isoformat()}.csv" for day in days]
+
+@dataclass(frozen=True, slots=True)
+class _Table(Generic[_Key]):
+    """Rows in file order, where each key was written last, and rows without a key."""
+
+    rows: list[tuple[_Key, object, object, object, object, object]]
+    places: dict[_Key, str]
+    rejects: list[Reject]
 
 
-def _rows(call: Call, text: str) -> list[tuple[object, ...]]:
-    rows: list[tuple[object, ...]] = []
-    file, line = "", 0
-    for words in csv.reader(io.StringIO(text)):
-        line += 1
-        if words and words[0].startswith("# "):
-            file, line = words[0][2:], 0
+def _read(call: Call, raw: Raw, column: str, convert: Callable[[str], _Key]) -> _Table[_Key]:
+    table = _Table[_Key]([], {}, [])
+    for place, words in _records(raw.body, (column, *_PRICES)):
+        try:
+            key = convert(words[0])
+        except ValueError as error:
+            # Nobody can say when it was: it is told at the window's start.
+            when = cast("Window", call.window).start
+            reason = f"{place}: {column} is {words[0]!r}: {error}"
+            table.rejects.append((call.symbols[0], when, reason))
             continue
-        if not words or words == _COLUMNS:
-            continue
-        if len(words) != len(_COLUMNS):
+        first, high, low, last, volume = map(_cell, words[1:])
+        table.rows.append((key, first, high, low, last, volume))
+        table.places[key] = place
+    return table
+
+
+def _records(body: bytes, columns: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
+    """File and line, and the words of the columns in their order, of every row of every file."""
+    _, *pieces = _MARK.split(body)
+    for name, content in zip(pieces[::2], pieces[1::2], strict=True):
+        file = name.decode()
+        try:
+            reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+            header = [word.strip() for word in next(reader, list[str]())]
+            places = [header.index(column) for column in columns]
+            for words in reader:
+                if words:
+                    filled = words + [""] * (len(header) - len(words))
+                    yield f"{file} line {reader.line_num}", [filled[n].strip() for n in places]
+        except (ValueError, csv.Error) as error:
             raise MalformedPayloadError(
-                f"csv {call.symbols[0]}/{file} line {line} has {len(words)} columns; expected {','.join(_COLUMNS)}"
-            )
-        start = _start(call, words[0], f"{call.symbols[0]}/{file} line {line}")
-        rows.append((start, *(_cell(word) for word in words[1:])))
-    return rows
+                f"csv can't read {file}: {error}; expected UTF-8 with the header {','.join(columns)}"
+            ) from error
 
 
-def _start(call: Call, word: str, where: str) -> int | date:
-    try:
-        if call.capability is Capability.BARS_EOD:
-            return date.fromisoformat(word[:10])
-        moment = datetime.fromisoformat(word)
-    except ValueError as error:
-        raise MalformedPayloadError(
-            f"csv {where}: ts is {word!r}; expected ISO 8601 in UTC"
-        ) from error
-    return int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp())
+def _file_names(window: Window) -> list[str]:
+    """Files are named by session date, which can lie a day beside the UTC date."""
+    first, last = window.start.date() - _DAY, window.end.date() + _DAY
+    return [f"{first + _DAY * n}.csv" for n in range((last - first).days + 1)]
+
+
+def _epoch(word: str) -> int:
+    moment = datetime.fromisoformat(word)
+    if moment.tzinfo is None:
+        raise ValueError("it has no zone; end it with Z")
+    return int(moment.timestamp())
 
 
 def _cell(word: str) -> object:

@@ -1,9 +1,10 @@
 """Finnhub through its own client: quotes, and candles where the key's plan has them.
 
-The client (finnhub-python) builds URLs, adds the key and pools connections; the true bytes of each
-reply are taken by a hook, so that what is stored is what came.
+The client (finnhub-python) builds the URLs, adds the key and keeps connections. The bytes of each
+reply are taken by a hook, so that what is parsed and stored is what came.
 """
 
+import re
 import threading
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
@@ -13,12 +14,15 @@ from typing import Any, cast
 import finnhub  # pyright: ignore[reportMissingTypeStubs]
 import orjson
 import requests
+import urllib3
 from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies
 
 from core.bars import Quote
 from core.clock import Clock
 from core.errors import (
     AuthRejectedError,
+    BadDataError,
     BadRequestError,
     MalformedPayloadError,
     NotEntitledError,
@@ -30,7 +34,8 @@ from core.errors import (
 )
 from core.log import mask
 from core.sessions import Calendar
-from core.settings import Settings
+from core.settings import Settings, environment
+from core.windows import Window
 from core.words import Capability
 from providers.base import (
     Call,
@@ -52,7 +57,13 @@ _SPAN_1M, _SPAN_1D = timedelta(days=30), timedelta(days=365 * 20)
 _RESOLUTION = {Capability.BARS_1M: "1", Capability.BARS_EOD: "D"}
 _COLUMNS = ("t", "o", "h", "l", "c", "v")
 _POOL = 64
-_TIMEOUT_S = 3.0
+"""Kept connections; as many threads can call at once without opening new ones."""
+_QUOTE_TIMEOUT_S, _CANDLE_TIMEOUT_S = 3.0, 10.0
+_LONGEST_WAIT_S = 3600.0
+_ARGUMENTS = {"from": "_from"}
+_NO_ACCESS = "have access"
+_NO_ACCOUNT = "sign up"
+_THROTTLED = re.compile("limit", re.IGNORECASE)
 
 
 def build(settings: Settings, clock: Clock) -> "Finnhub":
@@ -62,7 +73,7 @@ def build(settings: Settings, clock: Clock) -> "Finnhub":
         NotConfigured: there is no key.
     """
     if settings.finnhub_api_key is None:
-        raise NotConfigured("no key: set FINNHUB_API_KEY (a free one has quotes)")
+        raise NotConfigured("FINNHUB_API_KEY is not set; a free key of finnhub.io has quotes")
     return Finnhub(
         clock,
         key=settings.finnhub_api_key.get_secret_value(),
@@ -75,55 +86,70 @@ def build(settings: Settings, clock: Clock) -> "Finnhub":
 class _Client(finnhub.Client):
     """The vendor's client at a base URL of ours; keeps each thread's last reply as it came."""
 
-    def __init__(self, key: str, base_url: str) -> None:
+    def __init__(self, clock: Clock, key: str, base_url: str) -> None:
+        self._clock = clock
         self._mine = threading.local()
         super().__init__(api_key=key)  # pyright: ignore[reportUnknownMemberType]
         self.API_URL = base_url.rstrip("/")
         adapter = HTTPAdapter(pool_connections=1, pool_maxsize=_POOL, max_retries=0)
-        self.session.mount("http://", adapter)
-        self.session.mount("https://", adapter)
-        self.session.trust_env = not base_url.startswith("http://")
-        self.session.hooks["response"].append(self._keep)
+        session = self.session
+        session.mount("http://", adapter)
+        session.mount("https://", adapter)
+        # Once here, not with every request: reading the environment costs a third of a request.
+        session.trust_env = False
+        if base_url.startswith("https://"):
+            known = environment()
+            session.proxies.update(get_environ_proxies(base_url))
+            session.verify = known.get("REQUESTS_CA_BUNDLE") or known.get("CURL_CA_BUNDLE") or True
+        session.hooks["response"].append(self._keep)
 
     @property
     def session(self) -> requests.Session:
         """The connection pool that the client uses."""
         return cast("requests.Session", cast("Any", self)._session)  # noqa: SLF001 - its only door
 
-    @property
-    def DEFAULT_TIMEOUT(self) -> float:  # noqa: N802 - the client's own name
-        """Where the client looks for the time limit of a call: each thread has its own."""
-        return getattr(self._mine, "timeout_s", _TIMEOUT_S)
-
     def ask(self, call: Call, timeout_s: float) -> Raw:
         """Make the call by the client's own method; the reply whatever its status.
 
         Raises:
-            requests.exceptions.RequestException: there was no reply.
+            requests.exceptions.RequestException, urllib3.exceptions.HTTPError: no complete reply.
         """
-        self._mine.timeout_s, self._mine.reply = timeout_s, None
+        self._mine.deadline, self._mine.reply = self._clock.monotonic() + timeout_s, None
         params, client = call.params, cast("Any", self)
         try:
             if call.endpoint == "quote":
                 client.quote(params["symbol"])
             else:
-                client.stock_candles(
-                    params["symbol"], params["resolution"], int(params["from"]), int(params["to"])
-                )
-        except (finnhub.FinnhubAPIException, finnhub.FinnhubRequestException, TypeError) as error:
-            # Its view of the reply; ours is made from status and bytes below.
+                client.stock_candles(**{_ARGUMENTS.get(k, k): v for k, v in params.items()})
+        except (finnhub.FinnhubAPIException, finnhub.FinnhubRequestException, TypeError):
+            # What the client makes of a reply is its own (a body of null under an error status
+            # even trips it: the TypeError); ours is made from status and bytes.
             if self._mine.reply is None:
-                raise MalformedPayloadError(f"{_subject(call)}: {type(error).__name__}") from None
-        reply = cast("requests.Response", self._mine.reply)
-        headers = {name.lower(): value for name, value in reply.headers.items()}
-        return Raw(reply.status_code, reply.content, headers)
+                raise
+        return cast("Raw", self._mine.reply)
+
+    def _request(self, method: str, path: str, **kwargs: Any) -> object:
+        left_s = max(self._mine.deadline - self._clock.monotonic(), 0.001)
+        ask = cast("Any", super())._request  # noqa: SLF001 - ours to extend
+        return ask(method, path, timeout=left_s, stream=True, allow_redirects=False, **kwargs)
 
     def _keep(self, response: requests.Response, *_: object, **__: object) -> None:
-        self._mine.reply = response
+        """Read the body within the call's time, however slowly it trickles, and keep the reply."""
+        body, raw = bytearray(), response.raw
+        while part := raw.read1(65_536, decode_content=True):
+            body += part
+            if self._clock.monotonic() > self._mine.deadline:
+                response.close()
+                raise requests.exceptions.ReadTimeout("the reply was not complete in time")
+        # What Response.content would have done, had it read the body.
+        read = cast("Any", response)
+        read._content, read._content_consumed = bytes(body), True  # noqa: SLF001
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        self._mine.reply = Raw(response.status_code, bytes(body), headers)
 
 
 class Finnhub:
-    """One key; quotes always, candles where the plan has them. One feed, so the source is the provider."""
+    """One key and one feed, so the source is the provider: quotes, candles where the plan has them."""
 
     name = "finnhub"
 
@@ -133,7 +159,7 @@ class Finnhub:
         self._clock = clock
         self._key = key
         self._limits = limits
-        self._client = _Client(key, base_url)
+        self._client = _Client(clock, key, base_url)
         cost = one_each(limits)
         offered = [Capability.QUOTES_L1]
         if premium:
@@ -149,6 +175,11 @@ class Finnhub:
 
     def plan(self, request: Request) -> list[Call]:
         """See ``Provider.plan``."""
+        if request.capability in _RESOLUTION and request.capability not in self._specs:
+            raise NotEntitledError(
+                f"finnhub serves {request.capability} to paid plans only; with such a key set "
+                "FINNHUB_PREMIUM=true, else name another provider in the policy"
+            )
         spec = check_request(self.name, self._specs, request, self._clock.now())
         if request.capability is Capability.QUOTES_L1:
             return [
@@ -180,17 +211,16 @@ class Finnhub:
         """See ``Provider.send``."""
         try:
             raw = self._client.ask(call, timeout_s)
-        except requests.exceptions.Timeout as error:
+        except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError):
             raise ProviderTimeoutError(
                 f"{_subject(call)}: no complete reply within {timeout_s:g} s"
-            ) from error
-        except requests.exceptions.RequestException as error:
+            ) from None  # the cause's text has the URL, and with it the key
+        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
             raise ProviderUnavailableError(
                 f"{_subject(call)}: can't be reached: {self._plain(error)}"
             ) from None
-        error = self._refusal(call, raw)
-        if error is not None:
-            raise error
+        if raw.status != 200:
+            raise self._refusal(call, raw)
         return raw
 
     def parse(self, call: Call, raw: Raw, sessions: Calendar | None) -> Page:
@@ -199,12 +229,14 @@ class Finnhub:
             document: object = orjson.loads(raw.body)
         except orjson.JSONDecodeError as error:
             raise MalformedPayloadError(
-                f"{_subject(call)}: the reply is not JSON: {error}"
+                f"{_subject(call)}: the reply of {len(raw.body)} bytes is not JSON: {error}"
             ) from error
         if not isinstance(document, dict):
             kind = type(document).__name__
             raise MalformedPayloadError(f"{_subject(call)}: the reply is {kind}, not an object")
         fields = cast("dict[str, Any]", document)
+        if "error" in fields:
+            raise self._refusal(call, raw)
         if call.capability is Capability.QUOTES_L1:
             return _quote_page(call, fields)
         return _candle_page(call, fields, sessions)
@@ -212,31 +244,34 @@ class Finnhub:
     def close(self) -> None:
         self._client.session.close()
 
-    def _refusal(self, call: Call, raw: Raw) -> ProviderError | None:
-        if raw.status == 200:
-            return None
+    def _refusal(self, call: Call, raw: Raw) -> ProviderError:
+        """What a status and the vendor's words mean; the words decide where the status is odd."""
         text = self._plain(raw.body[:300].decode("utf-8", "replace"))
         message = f"{_subject(call)}: Finnhub answered {raw.status}, {text}"
-        if raw.status == 429:
+        if raw.status in {401, 403} and _NO_ACCESS in text:
+            return NotEntitledError(f"{message}; the key's plan lacks it: FINNHUB_PREMIUM=false")
+        if raw.status in {401, 403} or _NO_ACCOUNT in text:
+            return AuthRejectedError(f"{message}; check FINNHUB_API_KEY")
+        if raw.status == 429 or (raw.status == 200 and _THROTTLED.search(text)):
             return RateLimitedError(message, retry_after_s=self._wait_s(raw))
-        if raw.status == 403:
-            return NotEntitledError(message)
-        if raw.status == 401:
-            return AuthRejectedError(message)
-        if raw.status == 404:
-            return SymbolNotFoundError(message)
-        if 400 <= raw.status < 500:
+        if raw.status == 200:
+            return MalformedPayloadError(message)
+        if raw.status in {400, 422}:
             return BadRequestError(message)
-        return ProviderUnavailableError(message, status=raw.status)
+        # An unknown symbol is no 404 here: the base URL leads elsewhere.
+        hint = "; check FINNHUB_BASE_URL" if raw.status < 500 else ""
+        return ProviderUnavailableError(message + hint, status=raw.status)
 
     def _wait_s(self, raw: Raw) -> float | None:
         stated = retry_after_s(raw.headers, self._clock.now())
         if stated is not None:
             return stated
         try:
-            return max(0.0, float(raw.headers["x-ratelimit-reset"]) - self._clock.timestamp())
+            # Epoch seconds at which the vendor's minute has room again.
+            wait_s = float(raw.headers["x-ratelimit-reset"]) - self._clock.timestamp()
         except (KeyError, ValueError):
             return None
+        return wait_s if 0 <= wait_s <= _LONGEST_WAIT_S else None
 
     def _plain(self, what: object) -> str:
         return mask(" ".join(str(what).split())).replace(self._key, "***")
@@ -248,24 +283,20 @@ def _subject(call: Call) -> str:
 
 def _quote_page(call: Call, fields: dict[str, Any]) -> Page:
     symbol = call.symbols[0]
-    last, stamp = fields.get("c"), fields.get("t")
-    if not last or not stamp:
+    if "c" not in fields or "t" not in fields:
+        raise MalformedPayloadError(f"{_subject(call)}: the reply lacks c or t")
+    last, stamp = fields["c"], fields["t"]
+    if not last and not stamp:
         # An unknown symbol is answered with zeros and status 200.
-        unknown = SymbolNotFoundError(f"finnhub has no quote of {symbol}")
-        return Page(problems={symbol: unknown})
-    if (
-        not isinstance(last, int | float)
-        or type(stamp) is not int
-        or not isfinite(last)
-        or last <= 0
-    ):
-        raise MalformedPayloadError(f"{_subject(call)}: price {last!r} at time {stamp!r}")
-    return Page(quotes={symbol: Quote(datetime.fromtimestamp(stamp, UTC), last=float(last))})
+        return Page(problems={symbol: SymbolNotFoundError(f"Finnhub has no quote of {symbol}")})
+    price = float(last) if type(last) in {int, float} else 0.0
+    if not (isfinite(price) and price > 0) or type(stamp) is not int or stamp <= 0:
+        raise BadDataError(f"{_subject(call)}: price {last!r} at time {stamp!r}")
+    return Page(quotes={symbol: Quote(datetime.fromtimestamp(stamp, UTC), last=price)})
 
 
 def _candle_page(call: Call, fields: dict[str, Any], sessions: Calendar | None) -> Page:
-    symbol, window = call.symbols[0], call.window
-    assert window is not None, "a candle call has a window"
+    symbol, window = call.symbols[0], cast("Window", call.window)
     if fields.get("s") == "no_data":
         return Page(bars={symbol: ()})
     columns = [fields.get(name) for name in _COLUMNS]
@@ -304,5 +335,5 @@ def _spec(capability: Capability, cost: Mapping[str, int]) -> Spec:
         # The vendor adjusts daily candles for splits and leaves intraday ones as traded.
         adjustment="split" if daily else "raw",
         pad=timedelta(0),
-        timeout_s=3.0,
+        timeout_s=_QUOTE_TIMEOUT_S if capability is Capability.QUOTES_L1 else _CANDLE_TIMEOUT_S,
     )

@@ -4,8 +4,9 @@ Nothing is repaired or filled. A row without prices is an absent bar; a row that
 reported; a row outside the window or outside trading hours is not ours.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
+from typing import TypeVar
 
 from core.bars import Bar
 from core.errors import BadRequestError, UsageError
@@ -23,7 +24,11 @@ _MINUTE_S = 60
 
 
 def minute_bars(
-    symbol: str, rows: Iterable[Row], window: Window, sessions: Calendar | None
+    symbol: str,
+    rows: Iterable[Row],
+    window: Window,
+    sessions: Calendar | None,
+    places: Mapping[int, str] | None = None,
 ) -> tuple[list[Bar], list[Reject]]:
     """One-minute bars inside the window and inside trading hours, ascending and unique.
 
@@ -35,6 +40,7 @@ def minute_bars(
         rows: In the reply's order.
         window: The call's; bars start inside it.
         sessions: The exchange's calendar; None, or a date that it does not reach, keeps all hours.
+        places: Where a start was written, such as file and line, for the rejects.
 
     Returns:
         Bars, and rows that can't be a bar.
@@ -50,14 +56,20 @@ def minute_bars(
         if isinstance(bar, Bar):
             bars[start] = bar
         elif bar is not None:
-            rejects.append((symbol, ts, bar))
+            rejects.append((symbol, ts, _placed(bar, start, places)))
     return [bars[start] for start in sorted(bars)], rejects
 
 
 def daily_bars(
-    symbol: str, rows: Iterable[DailyRow], window: Window, sessions: Calendar | None
+    symbol: str,
+    rows: Iterable[DailyRow],
+    window: Window,
+    sessions: Calendar | None,
+    places: Mapping[date, str] | None = None,
 ) -> tuple[list[Bar], list[Reject]]:
     """Daily bars of the sessions that open inside the window, labelled by that open.
+
+    Arguments and result as for ``minute_bars``. A row for a day without a session is a reject.
 
     Raises:
         BadRequestError: no calendar was given, without which a date can't be labelled.
@@ -74,7 +86,7 @@ def daily_bars(
         except UsageError as closed:
             midnight = datetime.combine(label, time(), UTC)
             if window.contains(midnight) and any(cell is not None for cell in cells[:4]):
-                rejects.append((symbol, midnight, str(closed)))
+                rejects.append((symbol, midnight, _placed(str(closed), label, places)))
             continue
         if not window.contains(session.open):
             continue
@@ -82,8 +94,16 @@ def daily_bars(
         if isinstance(bar, Bar):
             bars[label] = bar
         elif bar is not None:
-            rejects.append((symbol, session.open, bar))
+            rejects.append((symbol, session.open, _placed(bar, label, places)))
     return [bars[label] for label in sorted(bars)], rejects
+
+
+_Key = TypeVar("_Key", int, date)
+
+
+def _placed(reason: str, key: _Key, places: Mapping[_Key, str] | None) -> str:
+    place = places.get(key) if places else None
+    return f"{place}: {reason}" if place else reason
 
 
 def _hours(sessions: Calendar | None, window: Window) -> list[tuple[float, float]]:
