@@ -6,7 +6,7 @@ from datetime import datetime
 
 from core.errors import LeaseLostError
 from core.words import Tier
-from db.pool import Connection, Database
+from db.pool import Database
 from db.sql import sql
 
 LEASE = "scheduler"
@@ -32,22 +32,20 @@ def claim_slots(
     Raises:
         LeaseLostError: ``token`` is no longer the lease's, or the lease has run out.
     """
-
-    def work(conn: Connection) -> list[SlotKey]:
-        parameters = {**_arrays(slots), "token": token, "lease": lease}
+    parameters = {**_arrays(slots), "token": token, "lease": lease}
+    # Commits by itself: a leader that is stopped here keeps no lock on the lease.
+    with db.session() as conn:
         rows = conn.execute(sql("slots", "claim"), parameters).fetchall()
-        # The lease's row is read in the statement that inserts, and reported with every result.
-        if not rows:
-            raise LeaseLostError(
-                f"token {token} no longer holds the lease {lease!r}; stop, another scheduler leads"
-            )
-        return [
-            SlotKey(kind, Tier(tier), slot_ts, phase)
-            for kind, tier, slot_ts, phase in rows
-            if kind is not None
-        ]
-
-    return db.run(work)
+    # The lease's row is read in the statement that inserts, and reported with every result.
+    if not rows:
+        raise LeaseLostError(
+            f"token {token} no longer holds the lease {lease!r}; stop, another scheduler leads"
+        )
+    return [
+        SlotKey(kind, Tier(tier), slot_ts, phase)
+        for kind, tier, slot_ts, phase in rows
+        if kind is not None
+    ]
 
 
 def mark_pushed(

@@ -24,7 +24,7 @@ _BUSY_REST_S = 0.05
 _IDLE_REST_S = 0.25
 _BURST_S = 1.0
 """Rows that were not dispatched for want of due ones may follow within this much of the rate."""
-_TAKEN_WITHIN_S = 15.0
+_TAKEN_WITHIN_S = 10.0
 """Real seconds after which a pushed row that no worker claimed is pushed again."""
 _REAP_EVERY_S = 1.0
 _DEPTH_EVERY_S = 2.0

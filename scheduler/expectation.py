@@ -60,6 +60,7 @@ def is_through(
     now: datetime,
     pushed: Mapping[int, datetime],
     *,
+    speed: float,
     sweeping: bool,
 ) -> bool:
     """Whether the daily bars of a session have been asked for and had time to come.
@@ -70,11 +71,13 @@ def is_through(
         close: The session's close.
         now: Market time.
         pushed: Phases of that sweep that are pushed, and when.
+        speed: Market seconds per real second.
         sweeping: Whether a sweep of ours asks for them at all.
     """
     patience = facts.DAILY_PATIENCE if sweeping else facts.SETTLE_1D * 2
     if now >= close + patience:
         return True
+    answer = max(facts.DAILY_ANSWER, timedelta(seconds=facts.GAP_REAL_S * speed))
     first = {
         slot.phase
         for slot in plan.daily_of(close)
@@ -83,7 +86,7 @@ def is_through(
     return (
         sweeping
         and first <= pushed.keys()
-        and all(pushed[phase] + facts.DAILY_ANSWER <= now for phase in first)
+        and all(pushed[phase] + answer <= now for phase in first)
     )
 
 

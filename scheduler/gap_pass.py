@@ -54,27 +54,13 @@ class GapPass:
         planning: Planning,
         settings: SettingsFile,
         telemetry: Telemetry,
-        *,
-        sweeping: bool,
     ) -> None:
-        """Make one.
-
-        Args:
-            db: Where.
-            leader: Says whether this process leads.
-            planning: The plan in force.
-            settings: The settings in force.
-            telemetry: Where findings are counted.
-            sweeping: Whether a sweep of ours pushes end-of-day jobs; its slots tell when a missing
-                daily bar is a gap.
-        """
         self._db = db
         self._clock = db.clock
         self._leader = leader
         self._planning = planning
         self._settings = settings
         self._telemetry = telemetry
-        self._sweeping = sweeping
         self._term: int | None = None
         self._judged_until: datetime | None = None
         """Every deadline of the last pass lies at or after this."""
@@ -221,7 +207,8 @@ class GapPass:
                         window.end,
                         now,
                         pushed.get((window.end, tier), {}),
-                        sweeping=self._sweeping,
+                        speed=self._clock.speed,
+                        sweeping=self._settings.current().local_sweep_enabled,
                     )
                 ]
                 if through:

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from core.telemetry import Telemetry
 from core.words import Capability
-from db import ranks
+from db import horizon, ranks
 from db.clock import ClockKeeper
 from db.expire import Retention, expire
-from db.horizon import end_stuck_writes
 from db.pool import Database
 from scheduler import metrics
 from scheduler.calendar_keeper import CalendarKeeper
@@ -24,6 +23,7 @@ _PLAN_EVERY_S = 1.0
 _CALENDARS_EVERY_S = 5.0
 _STUCK_EVERY_S = 2.0
 _RANKS_EVERY_S = 60.0
+_FLOOR_EVERY_S = 1.0
 _EXPIRE_EVERY_S = 3600.0
 """Real seconds. The rows of a day leave in steps over the day; a replay's day is over before."""
 STUCK_AFTER_S = 10.0
@@ -64,6 +64,8 @@ class Housekeeping:
             _Chore(_CALENDARS_EVERY_S, self._refresh_calendars, leader_only=True),
             _Chore(_STUCK_EVERY_S, self._end_stuck, leader_only=True),
             _Chore(_EXPIRE_EVERY_S, self._expire, leader_only=True),
+            # Last, since it waits and fails while the clock is behind what was written.
+            _Chore(_FLOOR_EVERY_S, self._raise_floor, leader_only=True),
         ]
 
     def step(self) -> float:
@@ -96,10 +98,14 @@ class Housekeeping:
             self._planning.refresh()
 
     def _end_stuck(self) -> None:
-        ended = end_stuck_writes(self._db, STUCK_AFTER_S)
+        ended = horizon.end_stuck_writes(self._db, STUCK_AFTER_S)
         if ended:
             self._telemetry.count(metrics.WRITERS_TERMINATED, amount=len(ended))
             log.warning("stuck writes ended", extra={"pids": ended})
+
+    def _raise_floor(self) -> None:
+        """Keep the market clock's floor near now, also while nothing is written."""
+        horizon.run(self._db, lambda _conn, _as_of: None)
 
     def _expire(self) -> None:
         settings = self._settings.current()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from redis import Redis
 
+from core.errors import StorageError
 from core.settings import Settings
 from core.telemetry import Telemetry
 from db.pool import Database
@@ -41,32 +42,22 @@ class Service:
 
     def __init__(self, means: Means) -> None:
         self._clock = means.db.clock
-        settings = means.settings.current()
-        _say_mode(settings)
+        _say_mode(means.settings.current())
         self.leader = Leader(means.db, _holder(), changed=self._leadership_changed)
         self.planning = Planning(means.db, means.settings)
         telemetry, db = means.telemetry, means.db
         dispatch = Dispatch(db, means.redis, self.leader, means.settings, telemetry)
-        gap_pass = GapPass(
-            db,
-            self.leader,
-            self.planning,
-            means.settings,
-            telemetry,
-            sweeping=settings.local_sweep_enabled,
-        )
+        sweep = Sweep(db, means.redis, self.leader, self.planning, means.settings, telemetry)
+        gap_pass = GapPass(db, self.leader, self.planning, means.settings, telemetry)
         keeping = Housekeeping(db, self.leader, self.planning, means.settings, telemetry)
-        parts = [
-            Part("housekeeping", keeping.step),
+        self._parts = [
             Part("lease", self.leader.step),
+            Part("housekeeping", keeping.step),
+            Part("sweep", sweep.step),
             Part("gaps", gap_pass.step),
             Part("dispatch", dispatch.step),
         ]
-        if settings.local_sweep_enabled:
-            sweep = Sweep(db, means.redis, self.leader, self.planning, telemetry)
-            parts.append(Part("sweep", sweep.step))
-        self._parts = parts
-        self.loop = Loop(parts, means.db.clock)
+        self.loop = Loop(self._parts, db.clock)
 
     def start(self) -> None:
         """Start every part; it sweeps once it leads and knows the universe."""
@@ -76,7 +67,10 @@ class Service:
         """End in order: no new slot, the lease given back, then the rest; a second or two at most."""
         self.loop.stop()
         self.loop.join(["sweep", "lease"], _SWEEP_END_S)
-        self.leader.resign()
+        try:
+            self.leader.resign()
+        except StorageError as error:
+            log.warning("lease left to run out", extra={"error": str(error)})
         self.loop.join([part.name for part in self._parts], _REST_END_S)
 
     def health(self) -> tuple[bool, dict[str, object]]:

@@ -26,6 +26,7 @@ from scheduler.leader import Leader
 from scheduler.plan import Plan
 from scheduler.planning import Planning
 from scheduler.pressure import Pressure, stale_after
+from scheduler.settings_file import SettingsFile
 from workers.queues import Kind, depths, enqueue_collect
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class Sweep:
         redis: Redis,
         leader: Leader,
         planning: Planning,
+        settings: SettingsFile,
         telemetry: Telemetry,
     ) -> None:
         self._db = db
@@ -53,6 +55,7 @@ class Sweep:
         self._clock = db.clock
         self._leader = leader
         self._planning = planning
+        self._settings = settings
         self._telemetry = telemetry
         self._term: int | None = None
         self._first_ever = False
@@ -68,7 +71,8 @@ class Sweep:
     def step(self) -> float:
         """Push what is due now; returns real seconds to rest."""
         token, plan = self._leader.token(), self._planning.current()
-        if token is None or plan is None:
+        wanted = self._settings.current().local_sweep_enabled
+        if token is None or plan is None or not wanted:
             self._term = None
             return _LONGEST_REST_S
         try:

@@ -102,7 +102,9 @@ class Alone:
         self.leader = Leader(market.db, f"alone-{id(self)}")
         self.planning = Planning(market.db, self.settings)
         self.planning.refresh()
-        self.sweep = Sweep(market.db, redis, self.leader, self.planning, self.telemetry)
+        self.sweep = Sweep(
+            market.db, redis, self.leader, self.planning, self.settings, self.telemetry
+        )
 
     def lead(self) -> None:
         self.leader.step()

@@ -28,14 +28,14 @@ class Gaps:
 
     def __init__(self, market: Market, *, sweeping: bool = False, **more: object) -> None:
         self.market = market
-        self.settings = settings_of(market.url, "redis://unused", **more)
+        self.settings = settings_of(
+            market.url, "redis://unused", local_sweep_enabled=sweeping, **more
+        )
         self.telemetry = Telemetry()
         self.planning = Planning(market.db, self.settings)
         self.planning.refresh()
         leader = Leader(market.db, "gaps")
-        self.gap_pass = GapPass(
-            market.db, leader, self.planning, self.settings, self.telemetry, sweeping=sweeping
-        )
+        self.gap_pass = GapPass(market.db, leader, self.planning, self.settings, self.telemetry)
 
     def judge(self, when: datetime, *, full: bool = False) -> int:
         self.market.jump(when)
