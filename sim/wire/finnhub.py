@@ -25,7 +25,12 @@ _BUILDS_A_STEP = 4
 
 def read_options(reader: Reader) -> Mapping[str, Any]:
     """``premium``: candles and bid-ask are allowed; ``keys``: the keys that exist, null for any."""
-    keys = [key for _, key in reader.items("keys")] if reader.has("keys") else reader.raw("keys")
+    keys: list[str] | None = [] if reader.has("keys") else reader.raw("keys")
+    for place, key in reader.items("keys"):
+        if not isinstance(key, str):
+            reader.problem(place, f"is {key!r}; expected text")
+        elif keys is not None:
+            keys.append(key)
     return {"premium": reader.flag("premium", default=True), "keys": keys}
 
 
