@@ -1,10 +1,11 @@
 """From a person's shell to the right database: settings, then the stack that runs in this folder."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -69,7 +70,7 @@ def settings() -> Settings:
 
 
 @contextmanager
-def database(config: Settings | None = None) -> Iterator[Database]:
+def database(config: Settings | None = None) -> Generator[Database]:
     """The database on its own clock, closed at the end.
 
     Raises:
@@ -90,11 +91,11 @@ def redis_client(url: str) -> Redis:
     Raises:
         QueueError: when nobody answers there.
     """
-    client = Redis.from_url(
+    client = Redis.from_url(  # pyright: ignore[reportUnknownMemberType] - its **kwargs
         url, socket_timeout=2, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0)
     )
     try:
-        client.ping()
+        cast("Any", client).ping()
     except Exception as error:  # noqa: BLE001 - every way to fail has one meaning here
         raise QueueError(
             f"Redis at {mask_url(url)} does not answer ({error}); start it, or set REDIS_URL, "

@@ -33,17 +33,17 @@ class Exporter:
     def __init__(self, config: Settings, telemetry: Telemetry) -> None:
         self._config = config
         self._telemetry = telemetry
-        self._clock: Clock = connect_clock(config.database_url)
+        self.clock: Clock = connect_clock(config.database_url)
         self._db = Database(
-            config.database_url, self._clock, max_size=2, application="gapless-exporter"
+            config.database_url, self.clock, max_size=2, application="gapless-exporter"
         )
         self._redis: Redis = redis_client(config.redis_url)
-        self._router: Router = build_router(config, self._clock, self._db)
-        self._refreshed_at = self._clock.monotonic()
+        self._router: Router = build_router(config, self.clock, self._db)
+        self._refreshed_at = self.clock.monotonic()
 
     def health(self) -> tuple[bool, dict[str, object]]:
         """For ``/healthz``."""
-        age = self._clock.monotonic() - self._refreshed_at
+        age = self.clock.monotonic() - self._refreshed_at
         return age < _STALE_S, {"refreshed_s_ago": round(age, 1)}
 
     def refresh(self) -> None:
@@ -59,7 +59,7 @@ class Exporter:
             tiers = overview.freshness(conn)
         answered = [row["median_answered"] for row in tiers if row["median_answered"] is not None]
         if answered:
-            lag = self._clock.timestamp() - max(answered).timestamp()
+            lag = self.clock.timestamp() - max(answered).timestamp()
             tell(metrics.INGESTION_LAG, lag, Interval.M1)
         for queue, jobs in depths(self._redis).items():
             tell(metrics.QUEUE_DEPTH, jobs, queue)
@@ -70,7 +70,7 @@ class Exporter:
             worst[status.source] = min(worst.get(status.source, 1.0), status.circuit)
         for source, state in worst.items():
             tell(metrics.CIRCUIT_STATE, state, source)
-        self._refreshed_at = self._clock.monotonic()
+        self._refreshed_at = self.clock.monotonic()
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -93,7 +93,7 @@ def export(config: Settings, port_file: Path | None) -> int:
     server = TelemetryServer(telemetry, exporter.health, config.metrics_port)
     if port_file is not None:
         server.write_port(port_file)
-    clock = exporter._clock  # noqa: SLF001 - one module, one idea
+    clock = exporter.clock
     next_at = 0.0
     while not stopping:
         if clock.monotonic() >= next_at:

@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
-from typing import Any
+from typing import Any, cast
 
 
 def text(value: object) -> str:
@@ -18,8 +18,8 @@ def text(value: object) -> str:
         )
     if isinstance(value, float):
         return f"{value:.10g}"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ",".join(text(item) for item in value) or "-"
+    if isinstance(value, list | tuple):
+        return ",".join(text(item) for item in cast("Sequence[object]", value)) or "-"
     return str(value)
 
 

@@ -16,15 +16,13 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
-import psycopg
-
 from core.clock import Clock, Segment
 from core.errors import GaplessError
 from core.settings import environment
 from db import calendars
 from db.clock import connect_clock, set_replay
 from db.migrate import migrate
-from db.pool import Database
+from db.pool import Database, connect
 from ops.connect import StackInfo, remove_stack, write_stack
 from ops.embedded.home import Home
 from ops.embedded.postgres import PostgresServer
@@ -149,7 +147,7 @@ class Stack:
         """Bring the schema up, mark the market clock, publish calendars; returns the market clock."""
         migrate(self.database_url, clock_mode="replay" if replay else "system")
         if replay:
-            with psycopg.connect(self.database_url) as conn:
+            with connect(self.database_url, application="gapless-ops") as conn:
                 set_replay(conn, *replay)
         market = connect_clock(self.database_url)
         if self._calendars is not None:

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 from core.errors import UsageError
 from core.windows import Window
@@ -109,8 +110,10 @@ def write_parquet(rows: list[dict[str, object]], path: Path | None) -> None:
     """
     if path is None:
         raise UsageError("parquet is a file format; name the file with --output bars.parquet")
-    import pyarrow as pa  # noqa: PLC0415 - 60 MB that only this format needs
-    import pyarrow.parquet as pq  # noqa: PLC0415
+    # 60 MB that only this format needs.
+    import pyarrow as pa  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]
+    import pyarrow.parquet as pq  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]
 
-    pq.write_table(pa.Table.from_pylist(rows), path)  # pyright: ignore[reportUnknownMemberType]
+    arrow, parquet = cast("Any", pa), cast("Any", pq)
+    parquet.write_table(arrow.Table.from_pylist(rows), path)
     print(f"{len(rows)} bars -> {path}", file=sys.stderr)

@@ -1,17 +1,15 @@
 """``ops validate``: check settings, a universe file or coordinator elements before anything uses them."""
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 
-from workers.elements import parse_element
-
-from core.errors import BadJobError, UsageError
+from core.errors import UsageError
 from core.settings import load
 from core.words import Capability, Tier
 from ops.registering import Commands
 from ops.universe_files import read
+from workers import elements
 
 
 def register(commands: Commands) -> None:
@@ -68,10 +66,9 @@ def _elements(path: Path) -> str:
         raise UsageError(f"element file {path} can't be read: {error.strerror}") from None
     problems: list[str] = []
     for number, line in enumerate(lines, start=1):
-        try:
-            parse_element(line)
-        except (BadJobError, json.JSONDecodeError) as error:
-            problems.append(f"line {number}: {error}")
+        problem = elements.read(line).problem
+        if problem is not None:
+            problems.append(f"line {number}: {problem}")
     if problems:
         raise UsageError(
             f"{len(problems)} of {len(lines)} elements are bad:\n  " + "\n  ".join(problems[:20])

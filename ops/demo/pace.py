@@ -31,9 +31,12 @@ class Pace:
     auto: bool
     slowed: list[float] = field(default_factory=list[float])
     """Every speed that the machine's lag forced, in order."""
-    _busy: "Processors" = field(default_factory=lambda: Processors())
+    _busy: "Processors" = field(init=False)
     _calm_since: float | None = None
     _settled_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._busy = Processors()
 
     @property
     def speed(self) -> float:

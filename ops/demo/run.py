@@ -4,14 +4,12 @@ import json
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
-
-import psycopg
 
 from core.clock import Clock, ReplayClock, Segment, SystemClock, market_at, real_at, real_timestamp
 from core.exchanges import calendar_of
@@ -19,7 +17,7 @@ from core.settings import load
 from core.words import Tier
 from db import universe
 from db.clock import announce_segment
-from db.pool import Database
+from db.pool import Database, connect
 from ops.connect import redis_client
 from ops.demo import report, scenario
 from ops.demo.options import DemoOptions
@@ -128,7 +126,7 @@ def _prepare(options: DemoOptions, stack: Stack, began: float) -> _Run:
     stack.supervisor.start()
 
     def announce(segment: Segment) -> None:
-        with psycopg.connect(stack.database_url) as conn:
+        with connect(stack.database_url, application="gapless-demo") as conn:
             announce_segment(conn, segment)
         sim.post("/admin/clock", {"segments": [_row(s) for s in pace.segments]})
         if isinstance(market, ReplayClock):
@@ -255,7 +253,7 @@ def _keep(run: _Run, stop: StopSignals) -> None:
 
 
 @contextmanager
-def _closing(db: Database) -> Iterator[None]:
+def _closing(db: Database) -> Generator[None]:
     try:
         yield
     finally:

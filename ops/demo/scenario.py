@@ -119,7 +119,9 @@ def sim_config(options: DemoOptions, log_file: str) -> dict[str, Any]:
         market = {"kind": "csv", "dir": str(options.bars), "calendar": options.calendar}
     market["session"] = options.session.isoformat()
     demand = dict.fromkeys(("T0", "T1", "T2"), 0) | counts
-    windows = limits(demand, 460) if not options.bars else {"yahoo": [], "finnhub": []}
+    windows: dict[str, list[dict[str, Any]]] = {"yahoo": [], "finnhub": []}
+    if not options.bars:
+        windows = limits(demand, 460)
     return {
         "log_file": log_file,
         "market": market,

@@ -166,8 +166,10 @@ class Supervisor:
         self._write_record()
 
     def _end_in_order(self, children: list[_Child], timeout_s: float) -> None:
-        """Each rank is asked to end and gets an equal share of the seconds that are left, what it
-        does not need goes to the next; then its process groups are killed.
+        """Ask each rank to end, then kill its process groups.
+
+        A rank gets an equal share of the seconds that are left; what it does not need goes to the
+        next.
         """
         deadline = self._clock.monotonic() + timeout_s
         ordered = sorted(children, key=lambda kept: kept.process.stop_rank)

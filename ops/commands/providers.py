@@ -1,0 +1,226 @@
+"""``ops providers``: health, breakers and reasons; try one, switch one off or on."""
+
+import argparse
+import getpass
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from core.clock import Clock
+from core.errors import ProviderError, UsageError
+from core.settings import Settings
+from core.windows import Window, floor_to
+from core.words import Capability
+from db import calendars, switches, universe
+from db.pool import Database
+from ops import output
+from ops.connect import database, settings
+from ops.registering import Commands
+from providers.base import Provider, Request
+from routing.router import Router, SourceStatus
+from workers.wiring import build_router, build_sources
+
+_MINUTE = timedelta(minutes=1)
+_SPAN = re.compile(r"(\d+)([mhd])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+def register(commands: Commands) -> None:
+    group = commands.add_parser(
+        "providers", help="health and reasons of every source; test, disable or enable one"
+    )
+    group.add_argument("--json", action="store_true")
+    group.set_defaults(run=run_show)
+    verbs = group.add_subparsers(dest="verb", metavar="VERB")
+    test = verbs.add_parser(
+        "test", help="one real call, explained", epilog="Example: ops providers test yfinance"
+    )
+    test.add_argument("name")
+    test.add_argument("--symbol", help="default: the first of the universe")
+    test.add_argument("--capability", type=Capability, choices=list(Capability))
+    test.set_defaults(run=run_test)
+    disable = verbs.add_parser(
+        "disable",
+        help="ask it no more",
+        epilog='Example: ops providers disable finnhub --for 2h --reason "wrong prices"',
+    )
+    disable.add_argument("name")
+    disable.add_argument("--for", dest="span", help="such as 30m, 2h, 1d (default: until enabled)")
+    disable.add_argument("--reason", required=True)
+    disable.set_defaults(run=run_switch, enabled=False)
+    enable = verbs.add_parser(
+        "enable", help="ask it again", epilog="Example: ops providers enable finnhub"
+    )
+    enable.add_argument("name")
+    enable.add_argument("--reason", default="enabled by hand")
+    enable.set_defaults(run=run_switch, enabled=True, span=None)
+
+
+@contextmanager
+def _router(config: Settings, db: Database) -> Generator[Router]:
+    router = build_router(config, db.clock, db)
+    try:
+        yield router
+    finally:
+        router.close()
+
+
+def run_show(options: argparse.Namespace) -> int:
+    """Print every source of every policy; 1 when a capability has no source that can be asked."""
+    config = settings()
+    with database(config) as db, _router(config, db) as router:
+        found = [
+            status
+            for status in router.status()
+            if status.capability is not Capability.OPTIONS_CHAIN
+        ]
+    rows = [_row(status) for status in found]
+    if options.json:
+        output.as_json(rows)
+    else:
+        columns = [
+            "capability",
+            "source",
+            "state",
+            "health",
+            "breaker",
+            "latency",
+            "errors",
+            "complete",
+            "why not",
+        ]
+        output.table(rows, columns)
+    served = {status.capability for status in found if status.why_not is None}
+    return 0 if served >= {status.capability for status in found} else 1
+
+
+def _row(status: SourceStatus) -> dict[str, object]:
+    terms = status.terms
+    return {
+        "capability": str(status.capability),
+        "source": status.source,
+        "state": status.state,
+        "health": None if status.health is None else round(status.health, 3),
+        "breaker": None if terms is None else terms.breaker,
+        "latency": None if terms is None else round(terms.latency, 3),
+        "errors": None if terms is None else round(terms.errors, 3),
+        "complete": None if terms is None else round(terms.completeness, 3),
+        "why not": status.why_not,
+    }
+
+
+def run_test(options: argparse.Namespace) -> int:
+    """Make one real call outside of the budget's count and say what came; 1 when it failed."""
+    config = settings()
+    with database(config) as db:
+        provider = _provider(config, db.clock, options.name)
+        capability = options.capability or _first(provider)
+        if capability not in provider.specs():
+            offered = ", ".join(sorted(provider.specs()))
+            raise UsageError(f"{options.name} does not offer {capability}; it offers {offered}")
+        with db.transaction() as conn:
+            members = universe.members(conn)
+            found = [m for m in members if options.symbol in (None, m.symbol)]
+            if not found:
+                raise UsageError(
+                    f"symbol {options.symbol} is not in the universe; see `ops universe show`"
+                )
+            calendar = calendars.load(conn, [found[0].calendar])[found[0].calendar]
+        symbol = found[0].symbol
+        window = None
+        if capability.interval is not None:
+            session = calendar.session_at(db.clock.now()) or calendar.last_closed(db.clock.now())
+            if session is None:
+                raise UsageError(
+                    f"{calendar.name} knows no session before now; publish a wider calendar"
+                )
+            end = min(session.close, floor_to(db.clock.now(), _MINUTE))
+            window = Window(session.open, max(end, session.open + _MINUTE))
+        request = Request(capability, (symbol,), window)
+        call = provider.plan(request)[-1]
+        began = db.clock.monotonic()
+        try:
+            raw = provider.send(call, 10.0)
+            page = provider.parse(call, raw, calendar)
+        except ProviderError as error:
+            print(f"{options.name} {call.endpoint} {symbol}: {error.code}: {error}")
+            return 1
+        took_ms = (db.clock.monotonic() - began) * 1000
+    print(
+        f"{options.name} {call.endpoint} {symbol}: status {raw.status}, {len(raw.body):,} bytes, {took_ms:.0f} ms"
+    )
+    bars, quote, problem = (
+        page.bars.get(symbol, ()),
+        page.quotes.get(symbol),
+        page.problems.get(symbol),
+    )
+    if problem is not None:
+        print(f"  {problem}")
+        return 1
+    if quote is not None:
+        print(f"  bid {quote.bid} ask {quote.ask} last {quote.last} at {output.text(quote.ts)}")
+    elif bars:
+        print(f"  {len(bars)} bars of {window}; the last: {bars[-1]}")
+    else:
+        print(f"  no bars in {window}")
+    for _symbol, ts, reason in page.rejects[:5]:
+        print(f"  refused {output.text(ts)}: {reason}")
+    return 0
+
+
+def _provider(config: Settings, clock: Clock, name: str) -> Provider:
+    sources = {source.name: source for source in build_sources(config, clock)}
+    if name not in sources:
+        raise UsageError(
+            f"provider {name!r} is unknown; expected one of {', '.join(sorted(sources))}"
+        )
+    provider = sources[name].provider
+    if provider is None:
+        raise UsageError(f"{name} can't be asked: {sources[name].ineligible}")
+    return provider
+
+
+def _first(provider: Provider) -> Capability:
+    offered = provider.specs()
+    order = (Capability.BARS_1M, Capability.QUOTES_L1, Capability.BARS_EOD)
+    return next(capability for capability in order if capability in offered)
+
+
+def run_switch(options: argparse.Namespace) -> int:
+    """Turn a source off or on for the whole fleet; it takes effect within two seconds."""
+    config = settings()
+    with database(config) as db:
+        known = {source.name for source in build_sources(config, db.clock)}
+        if options.name not in known:
+            raise UsageError(
+                f"provider {options.name!r} is unknown; expected one of {', '.join(sorted(known))}"
+            )
+        until = db.clock.now() + span(options.span) if options.span else None
+        switches.switch(
+            db,
+            options.name,
+            enabled=options.enabled,
+            who=getpass.getuser(),
+            reason=options.reason,
+            until=until,
+        )
+    state = (
+        "enabled"
+        if options.enabled
+        else f"disabled{f' until {output.text(until)}' if until else ''}"
+    )
+    print(f"{options.name} is {state}")
+    return 0
+
+
+def span(text: str) -> timedelta:
+    """``30m``, ``2h`` or ``1d``.
+
+    Raises:
+        UsageError: with the form that is expected.
+    """
+    found = _SPAN.fullmatch(text)
+    if found is None:
+        raise UsageError(f"--for is {text!r}; expected a number with m, h or d such as 2h")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
