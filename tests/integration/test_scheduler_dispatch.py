@@ -1,0 +1,149 @@
+"""Backfill dispatch and the lease on real servers: within rate and concurrency, T0 first, once."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from itertools import pairwise
+
+import pytest
+from redis import Redis
+
+from core.telemetry import Telemetry
+from core.windows import Window
+from core.words import Interval, Tier
+from db import backfill
+from db.backfill import NewJob
+from scheduler.dispatch import Dispatch
+from scheduler.leader import Leader
+from tests.integration.scheduler_market import Market, at, settings_of
+
+pytestmark = pytest.mark.integration
+
+START = at("2024-12-02T14:30")
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Redis]:
+    with Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def market(database_url: str) -> Iterator[Market]:
+    market = Market(database_url, "2024-12-03T10:00")
+    market.enrol(T0=(1, "NYSE"))
+    market.enrol(T1=(1, "NYSE"))
+    yield market
+    market.close()
+
+
+def enqueue(market: Market, tier: Tier, count: int) -> list[int]:
+    symbol_id = market.ids()[f"{tier}N0"]
+    windows = [
+        Window(START + timedelta(minutes=2 * i), START + timedelta(minutes=2 * i + 1))
+        for i in range(count)
+    ]
+    jobs = [NewJob(symbol_id, Interval.M1, window, tier, "operator") for window in windows]
+    return backfill.enqueue(market.db, jobs)
+
+
+def dispatcher(market: Market, redis: Redis, **more: object) -> Dispatch:
+    leader = Leader(market.db, "dispatcher")
+    leader.step()
+    settings = settings_of(market.url, "redis://unused", **more)
+    return Dispatch(market.db, redis, leader, settings, Telemetry())
+
+
+def pushed(market: Market) -> dict[str, int]:
+    return dict(
+        market.ask(
+            "SELECT tier, count(*) FROM backfill_jobs WHERE dispatched_at IS NOT NULL GROUP BY 1"
+        )
+    )
+
+
+def test_rows_go_out_at_their_rate_and_t0_first(market, redis, wait_until):
+    enqueue(market, Tier.T1, 5)
+    enqueue(market, Tier.T0, 12)
+    dispatch = dispatcher(
+        market,
+        redis,
+        backfill_dispatch_rate_per_sec=10,
+        backfill_max_concurrency_t0=50,
+        backfill_batch_size=4,
+    )
+    seen: list[int] = []
+
+    def step() -> bool:
+        dispatch.step()
+        seen.append(sum(pushed(market).values()))
+        return seen[-1] == 17
+
+    began = market.clock.monotonic()
+    wait_until(step, seconds=10)
+    took_s = market.clock.monotonic() - began
+    # 17 rows at 10 a second, of which at most a second's worth may go at once.
+    assert took_s >= 0.6
+    assert all(later - earlier <= 10 for earlier, later in pairwise(seen))
+    order = [
+        tier
+        for (tier,) in market.ask("SELECT tier FROM backfill_jobs ORDER BY dispatched_at, tier")
+    ]
+    assert order == ["T0"] * 12 + ["T1"] * 5
+    assert 3 <= redis.llen("rq:queue:backfill:T0") <= 12, "a few rows to a job"
+
+
+def test_no_more_rows_are_out_than_the_tier_may_run_twice_over(market, redis):
+    enqueue(market, Tier.T0, 20)
+    dispatch = dispatcher(market, redis, backfill_max_concurrency_t0=3)
+    dispatch._allowance = 50.0
+    for _ in range(3):
+        dispatch.step()
+    assert pushed(market) == {"T0": 6}
+
+
+def test_rows_of_a_silent_worker_go_out_again(market, redis):
+    (job_id,) = enqueue(market, Tier.T0, 1)
+    assert backfill.claim(market.db, [job_id], "dead", 60, 8)
+    market.ask("UPDATE backfill_jobs SET lease_expires = clock_timestamp() RETURNING 1")
+    dispatch = dispatcher(market, redis)
+    dispatch._allowance = 50.0
+    dispatch.step()
+    assert pushed(market) == {"T0": 1}
+    assert redis.llen("rq:queue:backfill:T0") == 1
+
+
+def test_who_does_not_lead_dispatches_nothing(market, redis):
+    enqueue(market, Tier.T0, 1)
+    first = dispatcher(market, redis)
+    second = dispatcher(market, redis)
+    second._allowance = 50.0
+    second.step()
+    assert pushed(market) == {}
+    first._allowance = 50.0
+    first.step()
+    assert pushed(market) == {"T0": 1}
+
+
+def test_a_lease_that_could_not_be_renewed_is_not_trusted_to_its_end(market, wait_until):
+    leader = Leader(market.db, "one", ttl_s=0.6)
+    other = Leader(market.db, "two", ttl_s=0.6)
+    leader.step()
+    assert leader.token() == 1
+    other.step()
+    assert other.token() is None
+    began = market.clock.monotonic()
+    wait_until(lambda: leader.token() is None, seconds=2)
+    stepped_down_s = market.clock.monotonic() - began
+    wait_until(lambda: other.step() > 0 and other.token() is not None, seconds=2)
+    assert stepped_down_s < 0.6, "before the database gives the lease away"
+    assert other.token() == 2
+    leader.step()
+    assert leader.token() is None
+
+
+def test_a_resigned_lease_is_free_at_once(market):
+    leader, heir = Leader(market.db, "one"), Leader(market.db, "two")
+    leader.step()
+    leader.resign()
+    heir.step()
+    assert heir.token() == 2
