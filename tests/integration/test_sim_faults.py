@@ -108,10 +108,11 @@ def test_slow_answers_late_with_what_is_true_then() -> None:
         add(sim, kind="slow", seconds=0.3)
         began = time.monotonic()
         assert quote(sim).status == 200
-        assert time.monotonic() - began >= 0.3
+        # The event loop's timers are a millisecond coarse.
+        assert time.monotonic() - began >= 0.295
         row = sim.log()[-1]
         assert row["fault"] == "slow"
-        assert row["answered"] - row["arrived"] >= 0.3
+        assert row["answered"] - row["arrived"] >= 0.295
 
 
 def test_a_hanging_request_is_never_answered_and_ends_when_its_client_leaves() -> None:
