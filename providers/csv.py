@@ -165,7 +165,7 @@ class _Table(Generic[_Key]):
 
 
 def _read(call: Call, raw: Raw, column: str, convert: Callable[[str], _Key]) -> _Table[_Key]:
-    table = _Table[_Key]([], {}, [])
+    table: _Table[_Key] = _Table([], {}, [])
     for place, words in _records(raw.body, (column, *_PRICES)):
         try:
             key = convert(words[0])

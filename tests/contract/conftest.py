@@ -1,0 +1,227 @@
+"""A simulated market that every provider serves: two over HTTP, one from files made of the truth."""
+
+import csv
+import json
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.clock import ReplayClock, Segment, real_timestamp
+from core.sessions import Calendar, Session
+from core.settings import Settings
+from core.windows import Window
+from core.words import Capability
+from providers import csv as csv_files
+from providers import finnhub, yfinance
+from providers.base import Call, Page, Provider, Raw, Request, SessionNotReadyError
+from sim.server import SimHandle, start
+
+NOW = datetime(2024, 3, 7, 16, 0, 30, tzinfo=UTC)
+"""Market time when the simulator starts: a Thursday, 90 minutes after New York's open."""
+KEY = "finnhub-key-of-the-contract"
+SESSIONS = [
+    date(2024, 2, 5) + timedelta(days=n)
+    for n in range(33)
+    if (date(2024, 2, 5) + timedelta(days=n)).weekday() < 5 and n != 14  # Presidents' Day
+]
+NEW_YORK = Calendar(
+    "XNYS",
+    1,
+    SESSIONS[0],
+    SESSIONS[-1],
+    [
+        Session(
+            day,
+            (
+                Window(
+                    datetime(day.year, day.month, day.day, 14, 30, tzinfo=UTC),
+                    datetime(day.year, day.month, day.day, 21, tzinfo=UTC),
+                ),
+            ),
+        )
+        for day in SESSIONS
+    ],
+)
+"""Written by hand: New York was five hours behind UTC until 10 March 2024."""
+MARKET = {
+    "seed": 11,
+    "session": "2024-03-07",
+    "universe": [
+        {"symbol": "BUSY", "tier": "T0", "exchange": "XNYS"},
+        {"symbol": "CALM", "tier": "T1", "exchange": "XNYS"},
+        {"symbol": "DULL", "tier": "T2", "exchange": "XNYS"},
+    ],
+    # A bar is final when its minute ends, so the truth is one number.
+    "settle_share": 0,
+    "restate_share": 0,
+}
+SYMBOLS = ("BUSY", "CALM", "DULL")
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def between(start: str, end: str) -> Window:
+    return Window(at(start), at(end))
+
+
+class World:
+    """The simulator, its admin door, and a market clock in step with it."""
+
+    def __init__(self) -> None:
+        self.segment = Segment(real_timestamp(), NOW.timestamp(), 1.0)
+        self.clock = ReplayClock([self.segment])
+        self.sim = start(self.config())
+
+    def config(self, **sources: Any) -> dict[str, Any]:
+        anchor = [self.segment.real_start, self.segment.market_start, self.segment.speed]
+        config: dict[str, Any] = {"clock": {"segments": [anchor]}, "market": MARKET}
+        return config | ({"sources": sources} if sources else {})
+
+    def base_url(self, source: str, sim: SimHandle | None = None) -> str:
+        return (sim or self.sim).endpoints["sources"][source]["base_url"]
+
+    def get(self, path: str, sim: SimHandle | None = None) -> list[dict[str, Any]]:
+        """Lines of an admin page."""
+        with urllib.request.urlopen((sim or self.sim).admin + path, timeout=10) as reply:
+            return [json.loads(line) for line in reply.read().splitlines()]
+
+    def post(self, path: str, body: object) -> None:
+        question = urllib.request.Request(
+            self.sim.admin + path, json.dumps(body).encode(), method="POST"
+        )
+        urllib.request.urlopen(question, timeout=10).close()
+
+    def fault(self, **fields: Any) -> None:
+        """Begin a fault now; the test's end clears it."""
+        fault = {"source": "*", "capability": "*", "from": "now", "minutes": 60, **fields}
+        self.post("/admin/faults", {"add": [fault]})
+
+    def served(self, source: str | None, sim: SimHandle | None = None) -> list[dict[str, Any]]:
+        """Data requests that arrived, session requests left out."""
+        lines = self.get(f"/admin/served?since=0&source={source}", sim)
+        return [line for line in lines if line["capability"] != "session"]
+
+    def truth(self, symbol: str, window: Window, interval: str = "1m") -> list[tuple[Any, ...]]:
+        """Start and OHLCV of every bar that traded in the window."""
+        query = (
+            f"?symbols={symbol}&interval={interval}"
+            f"&start={window.start.timestamp():.0f}&end={window.end.timestamp():.0f}"
+        )
+        return [
+            (datetime.fromtimestamp(row["ts"], UTC), *(row["versions"][-1][c] for c in "ohlcv"))
+            for row in self.get("/admin/truth/bars" + query)
+            if row["expected"]
+        ]
+
+
+@pytest.fixture(scope="session")
+def running_world() -> Iterator[World]:
+    world = World()
+    yield world
+    world.sim.stop()
+
+
+@pytest.fixture
+def world(running_world: World) -> Iterator[World]:
+    yield running_world
+    running_world.post("/admin/faults", {"clear": "all"})
+
+
+@dataclass
+class Case:
+    """One provider with what the suite needs to know beside its contract."""
+
+    provider: Provider
+    source: str | None
+    """The simulator's source that it talks to; None for files."""
+
+    def page(self, capability: Capability, symbol: str, window: Window | None) -> list[Page]:
+        """The pages of a request, plan to parse."""
+        calls = self.provider.plan(Request(capability, (symbol,), window))
+        return [
+            self.provider.parse(call, self.provider.send(call, 5.0), NEW_YORK) for call in calls
+        ]
+
+    def bars(self, capability: Capability, symbol: str, window: Window) -> list[Any]:
+        return [bar for page in self.page(capability, symbol, window) for bar in page.bars[symbol]]
+
+    def sent_when_ready(self, call: Call) -> Raw:
+        """The reply to a call that may have to wait for a session of ours."""
+        for _ in range(20):
+            try:
+                return self.provider.send(call, 3.0)
+            except SessionNotReadyError:
+                continue
+        return self.provider.send(call, 3.0)
+
+
+MakeCase = Callable[..., Case]
+
+
+@pytest.fixture
+def make_case(world: World, tmp_path: Path) -> Iterator[MakeCase]:
+    """Builds a provider by its name, through its own ``build`` and plain settings."""
+    made: list[Provider] = []
+
+    def make(name: str, **settings: Any) -> Case:
+        chosen: dict[str, Any] = {"_env_file": None, "gapless_home": str(tmp_path / "home")}
+        if name == "yfinance":
+            chosen["yahoo_base_url"] = world.base_url("yahoo")
+            build, source = yfinance.build, "yahoo"
+        elif name == "finnhub":
+            chosen |= {
+                "finnhub_base_url": world.base_url("finnhub"),
+                "finnhub_api_key": KEY,
+                "finnhub_premium": True,
+            }
+            build, source = finnhub.build, "finnhub"
+        else:
+            chosen["csv_dir"] = str(tmp_path / "bars")
+            _write_files(world, tmp_path / "bars")
+            build, source = csv_files.build, None
+        provider = build(Settings(**(chosen | settings)), world.clock)
+        made.append(provider)
+        return Case(provider, source)
+
+    yield make
+    for provider in made:
+        provider.close()
+
+
+@pytest.fixture(params=["yfinance", "finnhub", "csv"])
+def case(request: pytest.FixtureRequest, make_case: MakeCase) -> Case:
+    return make_case(request.param)
+
+
+@pytest.fixture(params=["yfinance", "finnhub"])
+def wired(request: pytest.FixtureRequest, make_case: MakeCase) -> Case:
+    """Providers that talk HTTP."""
+    return make_case(request.param)
+
+
+def _write_files(world: World, folder: Path) -> None:
+    days = [day for day in SESSIONS if date(2024, 3, 1) <= day <= date(2024, 3, 7)]
+    for symbol in SYMBOLS:
+        home = folder / symbol
+        home.mkdir(parents=True)
+        for day in days:
+            hours = NEW_YORK.session(day).segments[0]
+            until = min(hours.end, NOW.replace(second=0))
+            _write(home / f"{day}.csv", "ts", world.truth(symbol, Window(hours.start, until)))
+        opens = Window(NEW_YORK.session(days[0]).open, NEW_YORK.session(days[-2]).close)
+        daily = world.truth(symbol, opens, "1d")
+        _write(home / "daily.csv", "session", [(row[0].date(), *row[1:]) for row in daily])
+
+
+def _write(path: Path, first: str, rows: list[tuple[Any, ...]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([first, "open", "high", "low", "close", "volume"])
+        writer.writerows([(row[0].isoformat(), *row[1:]) for row in rows])
