@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from core.bars import Bar
 from core.clock import SystemClock
@@ -62,9 +63,14 @@ def bar(minute: float, close: float = 10.0, **fields: Any) -> Bar:
 def daily(day: date, close: float = 10.0, **fields: Any) -> Bar:
     """A daily bar of a New York session in winter."""
     opened = datetime(day.year, day.month, day.day, 14, 30, tzinfo=UTC)
-    return Bar(
-        opened, close, close + 1, close - 1, close, session=day, **({"volume": 1e6} | fields)
-    )
+    facts: dict[str, Any] = {"volume": 1e6} | fields
+    return Bar(opened, close, close + 1, close - 1, close, session=day, **facts)
+
+
+def with_parts(url: str, **parts: str) -> str:
+    """A connection string with some parts replaced."""
+    known: dict[str, Any] = dict(conninfo_to_dict(url)) | parts
+    return make_conninfo(**known)
 
 
 def answer(

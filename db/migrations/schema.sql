@@ -1004,7 +1004,7 @@ DECLARE
 BEGIN
     IF pg_is_in_recovery() THEN
         RAISE EXCEPTION 'safe_as_of() was called on a standby, which cannot see the open writes of its primary'
-            USING ERRCODE = 'ZG003', HINT = 'Ask the primary for the horizon, then read here with that as_of.';
+            USING ERRCODE = 'ZG003', HINT = 'Read on the primary.';
     END IF;
     -- The clock first, the locks second: a write that takes its lock after the look gets a later as_of.
     read_at := gapless_now();

@@ -2,6 +2,7 @@
 
 import zlib
 from datetime import date, timedelta
+from typing import Any
 
 import pytest
 
@@ -83,7 +84,7 @@ def test_a_volume_that_becomes_known_is_a_revision_and_zero_is_not_unknown(db, s
 
 
 def test_a_partial_bar_grows_and_ends_as_final_even_when_its_numbers_stay(db, symbol):
-    ask = {"window": span(0, 1), "settled": OPEN}
+    ask: Any = {"window": span(0, 1), "settled": OPEN}
     put(db, answer(symbol, [bar(0, partial=True)], asked=at(0.3), **ask))
     put(db, answer(symbol, [bar(0, partial=True)], asked=at(0.4), **ask))
     put(db, answer(symbol, [bar(0, 11.0, partial=True)], asked=at(0.6), **ask))
@@ -175,7 +176,7 @@ class TestWithdrawal:
     def test_daily_bars_are_withdrawn_as_well(self, db, symbol):
         day = daily(date(2026, 3, 2))
         window = Window(day.ts, day.ts + timedelta(hours=6.5))
-        ask = {"window": window, "lacking": [window]}
+        ask: Any = {"window": window, "lacking": [window]}
         put(db, answer(symbol, [day], window=window), interval=Interval.D1)
         put(db, answer(symbol, [], asked=LONG_AFTER + MINUTE, **ask), interval=Interval.D1)
         put(db, answer(symbol, [], asked=LONG_AFTER + 2 * MINUTE, **ask), interval=Interval.D1)
@@ -209,7 +210,7 @@ class TestCursor:
         assert self.cursor(db) == [[], [(3, 6)], []]
 
     def test_lacked_follows_the_newest_settled_answer(self, db, symbol):
-        ask = {"window": span(0, 4)}
+        ask: Any = {"window": span(0, 4)}
         put(db, answer(symbol, [bar(0), bar(3)], asked=at(9), lacking=[span(1, 3)], **ask))
         assert self.cursor(db)[2] == [(1, 3)]
         put(
@@ -267,7 +268,7 @@ def test_failures_refusals_and_replies_are_kept(db, symbol):
 
 
 def test_a_batch_written_twice_leaves_every_table_as_it_was(db, symbol):
-    batch = {
+    batch: Any = {
         "failures": [Failure(symbol, span(5, 9), at(9), "failed", "timeout", "slow")],
         "refusals": [Refusal(symbol, at(3), at(9), "low is not above 0", None)],
         "payloads": [Payload("yfinance", "chart", ["SPY"], at(9), 200, b"{}")],

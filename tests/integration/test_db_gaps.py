@@ -1,6 +1,7 @@
 """Gaps are what is expected and not explained; empty minutes are confirmed by those who could know."""
 
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -67,7 +68,7 @@ def test_only_sources_of_the_policy_explain_but_any_stored_bar_does(db, symbol):
 def test_an_absence_is_a_gap_until_it_is_confirmed(db, symbol):
     put(db, answer(symbol, bars(*range(7)), window=DAY, lacking=[span(7, 10)]))
     assert find(db) == [(symbol, 7, 10)]
-    ask = {"window": DAY, "lacking": [span(8, 10)], "asked": LATER}
+    ask: Any = {"window": DAY, "lacking": [span(8, 10)], "asked": LATER}
     put(db, answer(symbol, bars(*range(8)), **ask), source="finnhub")
     assert find(db) == [(symbol, 8, 10)]
     assert confirm(db, "yfinance", "finnhub") == 1
@@ -112,7 +113,7 @@ def test_closed_time_other_calendars_and_retired_symbols_have_no_gaps(db):
 def test_halts_of_a_symbol_and_of_a_calendar_are_no_gaps_until_they_are_cancelled(db):
     ids = symbols(db, "BAC", "SPY")
     calendars.publish(db, payload())
-    who = {"who": "ann", "reason": "news pending"}
+    who: Any = {"who": "ann", "reason": "news pending"}
     one = Override("halt", symbol_id=ids["SPY"], hours=(span(2, 4),), **who)
     halt = calendars.override(db, one)
     calendars.override(db, Override("halt", calendar="NYSE", hours=(span(8, 10),), **who))
@@ -221,7 +222,7 @@ class TestDaily:
         for day in (2, 3, 4)
     )
 
-    def find(self, db, until):
+    def find(self, db, until: datetime):
         found = gaps.find(
             db,
             interval=Interval.D1,

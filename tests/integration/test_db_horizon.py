@@ -31,7 +31,7 @@ class OpenWrite:
     def __init__(self, url: str, symbol_id: int, minute: int) -> None:
         self.conn = psycopg.connect(url)
         self.conn.execute("SELECT gapless_write_lock()")
-        [self.as_of] = self.conn.execute("SELECT gapless_stamp()").fetchone()
+        [(self.as_of,)] = self.conn.execute("SELECT gapless_stamp()").fetchall()
         self.conn.execute(
             "INSERT INTO candles_intraday (symbol_id, interval_s, ts, as_of, asked_at, open, high, low, close,"
             " provider_id, status) VALUES (%s, 60, %s, %s, %s, 1, 1, 1, 1, 1, 1)",
@@ -88,7 +88,9 @@ def test_a_read_of_the_future_is_refused_at_once(db, series):
     assert SystemClock().monotonic() - began < 2
 
 
-def test_a_read_waits_for_a_write_that_began_before_its_instant(db, database_url, series, wait_until):
+def test_a_read_waits_for_a_write_that_began_before_its_instant(
+    db, database_url, series, wait_until
+):
     write = OpenWrite(database_url, series, 1)
     answers = []
 
@@ -109,7 +111,7 @@ def test_a_read_waits_for_a_write_that_began_before_its_instant(db, database_url
 
 def test_a_repeatable_read_must_bring_its_horizon(database_url, series):
     with psycopg.connect(database_url, autocommit=True) as conn:
-        [safe] = conn.execute("SELECT safe_as_of()").fetchone()
+        [(safe,)] = conn.execute("SELECT safe_as_of()").fetchall()
         conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         with pytest.raises(psycopg.Error, match="snapshot is older"), conn.transaction():
             conn.execute(COUNT, (None,))
@@ -154,7 +156,7 @@ def test_a_horizon_taken_inside_a_repeatable_read_misses_a_commit_below_it(datab
         with conn.transaction():
             conn.execute("SELECT 1 FROM market_clock")
             write.commit()
-            [instant] = conn.execute("SELECT safe_as_of()").fetchone()
+            [(instant,)] = conn.execute("SELECT safe_as_of()").fetchall()
             seen = conn.execute(COUNT, (instant,)).fetchone()
         assert instant > write.as_of
         assert (seen, conn.execute(COUNT, (instant,)).fetchone()) == ((1,), (2,))

@@ -1,6 +1,7 @@
 """Reads give one row a bar of the winning source, and longer bars made of what was then known."""
 
 from datetime import date, timedelta
+from typing import Any
 
 import pytest
 
@@ -185,7 +186,7 @@ def test_coverage_says_what_is_known_of_each_stretch(db, symbol):
         symbol, [bar(0)], window=span(0, 5), asked=at(5), settled=at(4), lacking=[span(2, 3)]
     )
     put(db, given, failures=[Failure(symbol, span(7, 9), at(9), "failed", "timeout", "slow")])
-    who = {"who": "ann", "reason": "news"}
+    who: Any = {"who": "ann", "reason": "news"}
     calendars.override(db, Override("halt", symbol_id=symbol, hours=(span(20, 30),), **who))
     enqueue(db, [NewJob(symbol, Interval.M1, span(40, 45), Tier.T0, "gap")])
     found = rows(

@@ -45,10 +45,12 @@ def symbol(db):
 
 
 def compress(url: str) -> int:
+    """Compress every chunk of the one-minute bars; how many there are."""
     with psycopg.connect(url, autocommit=True) as owner:
-        return owner.execute(
+        [(count,)] = owner.execute(
             "SELECT count(compress_chunk(c)) FROM show_chunks('candles_intraday') c"
-        ).fetchone()[0]
+        ).fetchall()
+    return count
 
 
 def chunks(db, table="candles_intraday"):

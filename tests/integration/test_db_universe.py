@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
+from typing import Any
 
 import pytest
 
@@ -181,7 +182,7 @@ class TestCalendars:
 
     def test_overrides_close_shorten_and_add_sessions_and_halt_trading(self, db, nyse):
         monday, tuesday = date(2026, 3, 2), date(2026, 3, 3)
-        who = {"calendar": "NYSE", "who": "ann", "reason": "storm"}
+        who: Any = {"calendar": "NYSE", "who": "ann", "reason": "storm"}
         with db.transaction() as conn:
             before = calendars.versions(conn)
         calendars.override(db, Override("closed", session=monday, **who))
@@ -228,7 +229,7 @@ def test_a_source_is_off_until_its_time_or_until_it_is_switched_on(db):
         with db.transaction() as conn:
             return {name: s.reason for name, s in switches.disabled(conn).items()}
 
-    who = {"who": "ann", "reason": "bad prices"}
+    who: Any = {"who": "ann", "reason": "bad prices"}
     switches.switch(db, "finnhub", enabled=False, **who)
     switches.switch(db, "yfinance", enabled=False, until=db.clock.now() + MINUTE, **who)
     switches.switch(db, "csv", enabled=False, until=db.clock.now() - MINUTE, **who)

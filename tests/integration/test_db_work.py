@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -19,24 +20,29 @@ def slot(minute, phase=0):
     return SlotKey("bars_1m", Tier.T0, at(minute), phase)
 
 
+def lead(db, holder="a", ttl_s=60.0) -> int:
+    """Take the scheduler's lease; the token."""
+    token = leader.acquire(db, "scheduler", holder, ttl_s)
+    assert token is not None
+    return token
+
+
 class TestLeader:
     """One holder at a time, and a token that only grows."""
 
     def test_a_lease_is_held_by_one_and_its_token_fences(self, db):
-        token = leader.acquire(db, "scheduler", "a", 60)
-        assert token is not None
+        token = lead(db)
         assert leader.acquire(db, "scheduler", "b", 60) is None
         assert leader.acquire(db, "other", "b", 60) is not None
         assert leader.renew(db, "scheduler", "a", token, 60)
         assert not leader.renew(db, "scheduler", "b", token, 60)
         leader.release(db, "scheduler", "a", token)
-        newer = leader.acquire(db, "scheduler", "b", 60)
-        assert newer is not None
+        newer = lead(db, "b")
         assert newer > token
         assert not leader.renew(db, "scheduler", "a", token, 60)
 
     def test_a_lease_that_ran_out_goes_to_exactly_one_of_those_who_want_it(self, db, wait_until):
-        old = leader.acquire(db, "scheduler", "dead", 0.05)
+        old = lead(db, "dead", 0.05)
         found = []
 
         def somebody() -> bool:
@@ -51,7 +57,7 @@ class TestLeader:
         assert token > old
 
     def test_a_lease_that_ran_out_and_nobody_took_goes_on(self, db, wait_until):
-        token = leader.acquire(db, "scheduler", "a", 0.01)
+        token = lead(db, ttl_s=0.01)
         wait_until(
             lambda: rows(db, "SELECT 1 FROM leader_lease WHERE expires_at < clock_timestamp()")
         )
@@ -62,7 +68,7 @@ class TestSlots:
     """A slot is claimed once, under the token in force, and pushed again until it is marked."""
 
     def test_a_slot_is_claimed_once(self, db):
-        token = leader.acquire(db, "scheduler", "a", 60)
+        token = lead(db)
         assert slots.claim_slots(db, token, [slot(1), slot(0), slot(0, 1)]) == [
             slot(0),
             slot(0, 1),
@@ -72,16 +78,16 @@ class TestSlots:
         assert slots.claim_slots(db, token, []) == []
 
     def test_an_old_leader_claims_nothing(self, db):
-        token = leader.acquire(db, "scheduler", "a", 60)
+        token = lead(db)
         leader.release(db, "scheduler", "a", token)
-        newer = leader.acquire(db, "scheduler", "b", 60)
+        newer = lead(db, "b")
         with pytest.raises(LeaseLostError, match="another scheduler leads"):
             slots.claim_slots(db, token, [slot(0)])
         assert rows(db, "SELECT count(*) FROM sweep_slots") == [(0,)]
         assert slots.claim_slots(db, newer, [slot(0)]) == [slot(0)]
 
     def test_a_lease_that_ran_out_claims_nothing(self, db, wait_until):
-        token = leader.acquire(db, "scheduler", "a", 0.01)
+        token = lead(db, ttl_s=0.01)
         wait_until(
             lambda: rows(db, "SELECT 1 FROM leader_lease WHERE expires_at < clock_timestamp()")
         )
@@ -89,7 +95,7 @@ class TestSlots:
             slots.claim_slots(db, token, [slot(0)])
 
     def test_what_was_claimed_and_not_pushed_is_found_by_the_next_leader(self, db):
-        token = leader.acquire(db, "scheduler", "a", 60)
+        token = lead(db)
         slots.claim_slots(db, token, [slot(0), slot(1), slot(2)])
         slots.mark_pushed(db, [slot(1)], {slot(1): 12})
         assert slots.unpushed(db, OPEN) == [slot(0), slot(2)]
@@ -99,7 +105,7 @@ class TestSlots:
 
 
 def element(name, *symbols, **more):
-    facts = {"kind": "jobs"} | more
+    facts: dict[str, Any] = {"kind": "jobs"} | more
     payload = {"v": 1, "id": name, "symbols": list(symbols)}
     return Element(name, "market:jobs", f"raw {name}".encode(), payload, symbols=symbols, **facts)
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from core.clock import SystemClock
 from core.errors import ClockMismatchError, MigrationError
 from db.migrate import FOLDER, migrate, read_migrations
 from db.pool import Database
+from tests.storage import with_parts
 
 pytestmark = pytest.mark.integration
 
@@ -104,12 +106,12 @@ def test_without_the_right_to_the_roles_the_rest_works_and_they_follow_later(
     empty_database_url, template_database, caplog
 ):
     login = "gapless_test_owner"
-    parts = psycopg.conninfo.conninfo_to_dict(empty_database_url)
-    url = psycopg.conninfo.make_conninfo(**parts | {"user": login, "password": "owner"})
+    name = conninfo_to_dict(empty_database_url)["dbname"]
+    url = with_parts(empty_database_url, user=login, password="owner")
     with psycopg.connect(empty_database_url, autocommit=True) as admin:
         admin.execute(f"DROP ROLE IF EXISTS {login}")
         admin.execute(f"CREATE ROLE {login} LOGIN PASSWORD 'owner'")
-        admin.execute(f"ALTER DATABASE {parts['dbname']} OWNER TO {login}")
+        admin.execute(f"ALTER DATABASE {name} OWNER TO {login}".encode())
         try:
             migrate(url)
             assert ledger(url)["0007_roles.sql"] == "skipped"
@@ -124,7 +126,7 @@ def test_without_the_right_to_the_roles_the_rest_works_and_they_follow_later(
                 assert conn.execute("SELECT count(*) FROM candles").fetchone() == (0,)
         finally:
             admin.execute(f"DROP OWNED BY {login}")
-            admin.execute(f"ALTER DATABASE {parts['dbname']} OWNER TO CURRENT_USER")
+            admin.execute(f"ALTER DATABASE {name} OWNER TO CURRENT_USER".encode())
             admin.execute(f"DROP ROLE {login}")
 
 
