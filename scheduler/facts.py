@@ -46,7 +46,8 @@ GAP_EVERY_REAL_S = 0.5
 """The frequent gap pass runs when both have passed since the last one began."""
 
 GAP_FULL_EVERY = timedelta(minutes=5)
-"""Market time between two passes over the whole horizon, at least."""
+GAP_FULL_EVERY_REAL_S = 10.0
+"""Market time and real seconds between two passes over the whole horizon, at least both."""
 
 GAP_DUTY = 10.0
 """A gap pass rests at least this many times as long as it took (real), however fast the replay."""

@@ -90,7 +90,7 @@ class GapPass:
         self._next_real = began + max(facts.GAP_EVERY_REAL_S, took * facts.GAP_DUTY)
         if full:
             self._next_full_market = market + facts.GAP_FULL_EVERY.total_seconds()
-            self._next_full_real = began + took * facts.GAP_DUTY
+            self._next_full_real = began + max(facts.GAP_FULL_EVERY_REAL_S, took * facts.GAP_DUTY)
         return 0.0
 
     def run(self, plan: Plan, *, full: bool) -> int:
