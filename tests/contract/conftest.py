@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from core.words import Capability
 from providers import csv as csv_files
 from providers import finnhub, yfinance
 from providers.base import Call, Page, Provider, Raw, Request, SessionNotReadyError
+from providers.yahoo.session import SessionKeeper
 from sim.server import SimHandle, start
 
 NOW = datetime(2024, 3, 7, 16, 0, 30, tzinfo=UTC)
@@ -165,14 +167,27 @@ class Case:
 MakeCase = Callable[..., Case]
 
 
+@pytest.fixture(scope="session")
+def session_home(running_world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a session that works at the simulator: making one takes a process and seconds."""
+    home = tmp_path_factory.mktemp("yahoo")
+    keeper = SessionKeeper(running_world.base_url("yahoo"), home, running_world.clock)
+    keeper.session(60.0)
+    keeper.close()
+    return home
+
+
 @pytest.fixture
-def make_case(world: World, tmp_path: Path) -> Iterator[MakeCase]:
+def make_case(world: World, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MakeCase]:
     """Builds a provider by its name, through its own ``build`` and plain settings."""
     made: list[Provider] = []
 
     def make(name: str, **settings: Any) -> Case:
         chosen: dict[str, Any] = {"_env_file": None, "gapless_home": str(tmp_path / "home")}
         if name == "yfinance":
+            if settings.pop("session", "made") == "made" and "yahoo_base_url" not in settings:
+                made_before = request.getfixturevalue("session_home")
+                shutil.copytree(made_before, tmp_path / "home", dirs_exist_ok=True)
             chosen["yahoo_base_url"] = world.base_url("yahoo")
             build, source = yfinance.build, "yahoo"
         elif name == "finnhub":
