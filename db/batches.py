@@ -1,13 +1,13 @@
 """What workers hand to the write path, and what it reports."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from operator import lt
 
 from core.bars import Bar
 from core.errors import UsageError
-from core.windows import Window, merge
+from core.windows import Window, floor_to, merge
 from core.words import Interval
 from db.backfill import Finish
 from db.evidence import Failure, Payload, Refusal
@@ -43,6 +43,24 @@ class Answer:
             for w in merge(self.lacking)
             if w.end > self.settled_until
         ]
+
+    def in_whole_bars(self, interval: Interval) -> "Answer":
+        """The same answer with its edges on bars: a window speaks of the bars that start in it.
+
+        Daily bars have no grid; their answers stay as they are.
+        """
+        if interval is Interval.D1:
+            return self
+        step = interval.delta
+        start, end = _ceil(self.window.start, step), _ceil(self.window.end, step)
+        settled = floor_to(self.settled_until, step)
+        if (start, end, settled) == (self.window.start, self.window.end, self.settled_until):
+            return self
+        if start == end:
+            # Less than a bar, and no bar starts in it.
+            end = start + step
+            settled = min(settled, start)
+        return replace(self, window=Window(start, end), settled_until=settled)
 
     def check(self, interval: Interval) -> None:
         """Refuse what the write path takes for granted.
@@ -104,3 +122,8 @@ class Series:
     """Hull of everything that was asked."""
     answers: tuple[Answer, ...]
     """In the order in which they were asked; empty when all asks failed."""
+
+
+def _ceil(instant: datetime, step: timedelta) -> datetime:
+    floor = floor_to(instant, step)
+    return floor if floor == instant else floor + step

@@ -72,8 +72,9 @@ def write(db: Database, batch: Batch) -> WriteResult:
 def _prepare(batch: Batch) -> _Plan:
     length = batch.interval.delta
     by_symbol: dict[int, list[Answer]] = {}
-    for answer in batch.answers:
-        answer.check(batch.interval)
+    for given in batch.answers:
+        given.check(batch.interval)
+        answer = given.in_whole_bars(batch.interval)
         by_symbol.setdefault(answer.symbol_id, []).append(answer)
     hulls = {
         symbol_id: Window(min(a.window.start for a in answers), max(a.window.end for a in answers))
@@ -91,7 +92,13 @@ def _prepare(batch: Batch) -> _Plan:
         )
         for symbol_id in sorted(hulls)
     ]
-    notes = [note for answer in batch.answers if answer.lacking for note in _lacking_notes(answer)]
+    notes = [
+        note
+        for one in series
+        for answer in one.answers
+        if answer.lacking
+        for note in _lacking_notes(answer)
+    ]
     notes += evidence.failure_notes(batch.failures)
     notes += evidence.refusal_notes(batch.refusals, length)
     return _Plan(batch, series, evidence.pack(batch.payloads), notes)

@@ -200,6 +200,15 @@ class TestCursor:
         put(db, answer(symbol, [bar(0)], window=span(0, 5), asked=at(5), settled=at(4)))
         assert self.cursor(db) == [[(0, 4)], [(4, 5)], []]
 
+    def test_only_whole_bars_are_covered(self, db, symbol):
+        late = at(4.9)
+        put(db, answer(symbol, [bar(1)], window=span(0.3, 4.5), asked=late, settled=at(3.4)))
+        assert self.cursor(db) == [[(1, 3)], [(3, 5)], []]
+
+    def test_a_window_in_which_no_bar_starts_covers_nothing(self, db, symbol):
+        put(db, answer(symbol, [], window=span(0.3, 0.6)))
+        assert self.cursor(db)[0] == []
+
     def test_a_later_answer_settles_the_rest(self, db, symbol):
         put(db, answer(symbol, [bar(0)], window=span(0, 5), asked=at(5), settled=at(4)))
         put(db, answer(symbol, [], window=span(3, 6), asked=at(7), settled=at(6)))
