@@ -7,8 +7,7 @@ ASK_OFFSET = timedelta(seconds=2)
 end."""
 
 SETTLE_1M = timedelta(seconds=60)
-"""How long a 1m bar may still change where no source has published its own figure (design, section
-5)."""
+"""How long a 1m bar may still change where no source has published its own figure."""
 
 SETTLE_1D = timedelta(minutes=30)
 """The same for a daily bar, from the session's close; also when the session is read again."""
