@@ -4,13 +4,13 @@ A bar that the source had to have and did not send is *lacking*. Whether that me
 decided here: it takes a second answer.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from core.bars import Bar
 from core.sessions import Calendar
-from core.windows import Window, runs
+from core.windows import Window, floor_to, runs
 from core.words import Interval
 from db.candles import Answer, Refusal
 
@@ -26,6 +26,8 @@ class Judged:
     """Bars that the source had to have: closed and settled when it was asked."""
     received: int
     """How many of those it sent."""
+    settle: timedelta
+    """How long after its end the source may still change a bar."""
 
 
 def assess(
@@ -47,7 +49,7 @@ def assess(
         calendar: The symbol's.
         interval: ``1m`` or ``1d``.
         settle: How long after its end the source may still change a bar.
-        window: What was asked for; daily bars belong to it by their session's open.
+        window: What was asked for, whole bars; daily bars belong to it by their session's open.
         asked_at: Market time just before the request was sent.
         bars: As parsed: inside the window, ascending, unique.
         rejects: Instant and reason of rows that can't be bars.
@@ -67,8 +69,8 @@ def assess(
             sent.add(bar.ts)
         elif store_partial:
             kept.append(replace(bar, partial=True))
-    settled_until = asked_at - settle
     closed = [(ts, end) for ts, end in ends.items() if end <= asked_at]
+    settled_until = _settled_until(interval, window, asked_at - settle, ends)
     settled = [ts for ts, end in closed if end <= settled_until]
     missing = [(ts, end) for ts, end in closed if ts not in sent]
     lacking = (
@@ -81,7 +83,30 @@ def assess(
         refusals=tuple(refusals),
         expected=len(settled),
         received=sum(ts in sent for ts in settled),
+        settle=settle,
     )
+
+
+def whole_bars(window: Window, interval: Interval) -> Window:
+    """The window, widened to whole one-minute bars; sessions are whole by themselves."""
+    if interval is not Interval.M1:
+        return window
+    end = floor_to(window.end, interval.delta)
+    return Window(
+        floor_to(window.start, interval.delta), end if end == window.end else end + interval.delta
+    )
+
+
+def _settled_until(
+    interval: Interval, window: Window, instant: datetime, ends: Mapping[datetime, datetime]
+) -> datetime:
+    """The last end of a bar at or before the instant.
+
+    Whole bars only: of a bar of which a part had settled, nothing is certain.
+    """
+    if interval is Interval.D1:
+        return max((end for end in ends.values() if end <= instant), default=window.start)
+    return floor_to(instant, interval.delta)
 
 
 def _expected_ends(

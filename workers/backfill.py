@@ -150,7 +150,7 @@ class _Run:
         assert result.judged is not None, "bars were asked for"
         answer = result.judged.answer
         self._writer.add(result)
-        self._settle = answer.asked_at - answer.settled_until
+        self._settle = result.judged.settle
         self._series[result.question.tag].answered(result.source, answer)
 
     def _go_on(self, series: Series) -> None:

@@ -29,6 +29,7 @@ from db.errors import sqlstate
 from db.inbox import Dispatch
 from db.pool import Database
 from db.universe import Member
+from workers.assess import whole_bars
 from workers.current import current_window
 from workers.elements import Element, Reading, parse, read
 from workers.queues import CollectJob, Kind, enqueue_collect
@@ -218,12 +219,16 @@ class Intake:
             if row.kind == "backfill":
                 rows.append(self._new_job(row, element, member.symbol_id, tier))
                 continue
-            window = element.window or current_window(
-                element.kind,
-                self._reference.calendar(member.calendar),
-                self._clock.now(),
-                self._settings.cadence_s(tier, element.kind.capability),
-            )
+            window = element.window
+            if window is not None and element.interval is not None:
+                window = whole_bars(window, element.interval)
+            else:
+                window = current_window(
+                    element.kind,
+                    self._reference.calendar(member.calendar),
+                    self._clock.now(),
+                    self._settings.cadence_s(tier, element.kind.capability),
+                )
             key = _Group(element.kind, tier, element.provider, window)
             groups.setdefault(key, {}).setdefault(symbol, []).append(row)
 

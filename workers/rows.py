@@ -16,6 +16,7 @@ from db.backfill import Job
 from db.candles import Answer
 from db.universe import Member
 from workers.asking import Question, Unanswered
+from workers.assess import whole_bars
 from workers.verdict import Findings
 
 
@@ -47,9 +48,10 @@ class Series:
         """The trading time of the rows, cut to calls; sources that lacked it before go last."""
         fresh = eligible - self.answered_before
         barred = self.answered_before if fresh else frozenset[str]()
-        whole = Window(
+        hull = Window(
             min(row.window.start for row in self.rows), max(row.window.end for row in self.rows)
         )
+        whole = whole_bars(hull, self.interval)
         # Daily bars are few: how many fit into one call is the source's own limit.
         calls = whole.chunks(chunk) if self.interval is Interval.M1 else [whole]
         hulls = [hull for hull in map(self._trading_hull, calls) if hull is not None]

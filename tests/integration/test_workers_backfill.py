@@ -358,3 +358,12 @@ def test_a_symbol_whose_calendar_is_not_published_fails_alone(world: World) -> N
     assert world.rows("SELECT reason FROM backfill_jobs WHERE state = 'failed'")[0][0].startswith(
         "calendar 'MARS' is not published"
     )
+
+
+def test_a_row_that_begins_within_a_minute_is_asked_in_whole_minutes(world: World) -> None:
+    ids = world.load("A")
+    one = Scripted("one", world.clock)
+    jobs = table.enqueue(world.db, [row(ids["A"], window("15:00:30", "15:04:10"))])
+
+    assert run(world.context(one), jobs) == {"claimed": 1, "done": 1}
+    assert [call.window for call in one.sent] == [window("15:00:00", "15:05:00")]

@@ -6,7 +6,7 @@ from core.bars import Bar
 from core.sessions import Calendar, Session
 from core.windows import Window
 from core.words import Interval
-from workers.assess import Judged, assess
+from workers.assess import Judged, assess, whole_bars
 
 MINUTE = timedelta(minutes=1)
 SETTLE = timedelta(seconds=60)
@@ -59,7 +59,7 @@ def test_a_full_answer_lacks_nothing() -> None:
 
     assert judged.answer.lacking == ()
     assert judged.answer.window == window
-    assert judged.answer.settled_until == at(15, 3, 1)
+    assert judged.answer.settled_until == at(15, 3)
     assert (judged.expected, judged.received) == (3, 3)
 
 
@@ -105,6 +105,25 @@ def test_minutes_still_to_come_are_neither_present_nor_lacking() -> None:
 
     assert judged.answer.lacking == ()
     assert judged.expected == 1, "only the first minute had settled"
+
+
+def test_of_a_bar_that_settled_in_part_nothing_is_certain() -> None:
+    judged = judge(Window(at(15, 0), at(15, 3)), at(15, 3, 3), [bar(at(15, 0))])
+
+    assert judged.answer.lacking == (Window(at(15, 1), at(15, 3)),)
+    assert judged.answer.settled_until == at(15, 2), "15:02 ended at 15:03:00, three seconds ago"
+    assert judged.answer.settled_lacking() == [Window(at(15, 1), at(15, 2))]
+
+
+def test_a_session_that_has_not_settled_is_not_covered_in_part() -> None:
+    window = Window(datetime(2024, 3, 5, tzinfo=UTC), datetime(2024, 3, 6, tzinfo=UTC))
+    half_hour = timedelta(minutes=30)
+
+    early = judge(window, at(21, 29), [], interval=Interval.D1, settle=half_hour)
+    late = judge(window, at(21, 30), [], interval=Interval.D1, settle=half_hour)
+
+    assert early.answer.settled_until == window.start
+    assert late.answer.settled_until == CLOSE
 
 
 def test_closed_time_is_not_lacking() -> None:
@@ -160,3 +179,11 @@ def test_a_session_that_opens_before_the_window_belongs_to_another_ask() -> None
     judged = judge(Window(at(15, 0), at(23, 0)), at(23, 0), [], interval=Interval.D1)
 
     assert judged.answer.lacking == ()
+
+
+def test_a_window_is_widened_to_whole_bars() -> None:
+    ragged = Window(at(15, 0, 30), at(15, 4, 10))
+
+    assert whole_bars(ragged, Interval.M1) == Window(at(15, 0), at(15, 5))
+    assert whole_bars(Window(at(15, 0), at(15, 4)), Interval.M1) == Window(at(15, 0), at(15, 4))
+    assert whole_bars(ragged, Interval.D1) == ragged
