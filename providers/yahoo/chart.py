@@ -58,8 +58,6 @@ def parse_chart(call: Call, raw: Raw, sessions: Calendar | None) -> Page:
     if result is None or meta is None:
         raise MalformedPayloadError(f"{subject(call)}: the reply has no chart.result[0].meta")
     _check_meta(call, meta)
-    if result.get("timestamp") is None:
-        return Page(bars={symbol: ()})
     rows = _rows(call, result)
     if call.capability is Capability.BARS_1M:
         bars, rejects = minute_bars(symbol, _without_false_zero(rows), window, sessions)
@@ -81,7 +79,8 @@ def _check_meta(call: Call, meta: dict[str, Any]) -> None:
 
 
 def _rows(call: Call, result: dict[str, Any]) -> list[Row]:
-    times = list_at(result, "timestamp")
+    """Rows in the reply's order; an empty answer has no timestamps and an empty quote."""
+    times = list_at(result, "timestamp") if "timestamp" in result else []
     quote = mapping_at(result, "indicators", "quote", 0)
     if times is None or quote is None or not all(type(time) is int for time in times):
         raise MalformedPayloadError(
@@ -89,7 +88,7 @@ def _rows(call: Call, result: dict[str, Any]) -> list[Row]:
         )
     columns: list[list[Any]] = []
     for name in _COLUMNS:
-        column = list_at(quote, name)
+        column = list_at(quote, name) if times or name in quote else []
         if column is None or len(column) != len(times):
             raise MalformedPayloadError(
                 f"{subject(call)}: column {name!r} does not match the {len(times)} timestamps"
