@@ -14,6 +14,7 @@ from core.log import mask
 
 _RETRY_STATES = frozenset(
     {
+        "25P03",  # idle in a transaction for too long: our process stood still in it
         "40P01",  # deadlock
         "40001",  # serialisation
         "55P03",  # lock not available

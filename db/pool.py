@@ -25,6 +25,8 @@ _POOL_TIMEOUT_S = 30.0
 _SETTINGS = (
     "SELECT set_config('timezone', 'UTC', false),"
     " set_config('default_transaction_isolation', 'read committed', false),"
+    # A process that stands still in a transaction must not block the others for ever.
+    " set_config('idle_in_transaction_session_timeout', '10s', false),"
     # Generic plans know neither the chunks nor how many keys an array holds.
     " set_config('plan_cache_mode', 'force_custom_plan', false),"
     " CASE WHEN current_setting('timescaledb.disable_load', true) IS NOT NULL"

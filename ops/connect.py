@@ -61,11 +61,13 @@ def settings() -> Settings:
     if stack is None:
         return found
     local = {"database_url": stack.database_url, "redis_url": stack.redis_url} | (stack.env or {})
-    overrides = {
-        key.lower(): value
-        for key, value in local.items()
-        if key.lower() not in found.model_fields_set and "__" not in key
-    }
+    overrides: dict[str, Any] = {}
+    for key, value in local.items():
+        name, _, inner = key.lower().partition("__")
+        if inner:
+            overrides.setdefault(name, {})[inner] = value
+        elif name not in found.model_fields_set:
+            overrides[name] = value
     return load(overrides=overrides)
 
 

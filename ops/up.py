@@ -21,6 +21,7 @@ from ops.supervise.signals import StopSignals
 from ops.universe_files import read
 
 _SUMMARY_S = 5.0
+_SIM_LIMITS = "3000/60s"
 _SIM_SYMBOLS = {"T0": 10, "T1": 20, "T2": 30}
 _CALENDAR_YEARS = 2
 
@@ -84,6 +85,9 @@ def _start(config: Settings, stack: Stack, universe_file: Path | None, *, sim: b
             "FINNHUB_BASE_URL": endpoints["sources"]["finnhub"]["base_url"],
             "FINNHUB_PREMIUM": "true",
             "YAHOO_BASE_URL": endpoints["sources"]["yahoo"]["base_url"],
+            # The simulator of this command sets no limits; what a free key allows is too little to look at.
+            "FINNHUB_LIMITS": _SIM_LIMITS,
+            "YFINANCE_LIMITS": _SIM_LIMITS,
         }
     db = Database(stack.database_url, market_clock, max_size=2, application="gapless-up")
     with db.transaction() as conn:

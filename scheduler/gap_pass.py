@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from core import metrics as catalogue
+from core import metrics
 from core.settings import Settings
 from core.telemetry import Telemetry
 from core.windows import Window
@@ -18,7 +18,7 @@ from db import backfill, capabilities, cursors, gaps, judging, switches
 from db.capabilities import SourceFact
 from db.gaps import Gap
 from db.pool import Database
-from scheduler import expectation, facts, metrics
+from scheduler import expectation, facts
 from scheduler.gap_rows import Judgement, rows_for
 from scheduler.leader import Leader
 from scheduler.plan import Plan
@@ -160,9 +160,9 @@ class GapPass:
             jobs = [job for job in rows.new if job.tier is tier]
             added = backfill.enqueue(self._db, jobs)
             if added:
-                self._telemetry.count(catalogue.BACKFILL_ENQUEUED, tier, amount=len(added))
+                self._telemetry.count(metrics.BACKFILL_ENQUEUED, tier, amount=len(added))
         if rows.found:
-            self._telemetry.count(catalogue.GAPS_FOUND, interval, amount=rows.found)
+            self._telemetry.count(metrics.GAPS_FOUND, interval, amount=rows.found)
             log.info(
                 "gaps found",
                 extra={

@@ -4,13 +4,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from core import metrics
 from core.telemetry import Telemetry
 from core.words import Capability
 from db import horizon, ranks
 from db.clock import ClockKeeper
 from db.expire import Retention, expire
 from db.pool import Database
-from scheduler import metrics
 from scheduler.calendar_keeper import CalendarKeeper
 from scheduler.leader import Leader
 from scheduler.planning import Planning

@@ -12,14 +12,14 @@ from datetime import timedelta
 
 from redis import Redis
 
-from core import metrics as catalogue
+from core import metrics
 from core.errors import GaplessError, LeaseLostError
 from core.telemetry import Telemetry
 from core.windows import Window
 from db import slots
 from db.pool import Database
 from db.slots import SlotKey
-from scheduler import facts, metrics
+from scheduler import facts
 from scheduler.cadence import Slot
 from scheduler.filling import fill, key_of
 from scheduler.leader import Leader
@@ -171,7 +171,7 @@ class Sweep:
         if keys:
             slots.mark_pushed(self._db, keys)
             for key in keys:
-                self._telemetry.count(catalogue.SLOTS_MISSED, key.kind, key.tier)
+                self._telemetry.count(metrics.SLOTS_MISSED, key.kind, key.tier)
             self._skipped += len(keys)
         if self._skipped and self._clock.monotonic() >= self._say_skipped_at:
             log.warning("slots skipped: too late or queues behind", extra={"slots": self._skipped})

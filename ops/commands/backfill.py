@@ -6,14 +6,13 @@ from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
-from db.backfill import NewJob
-
 from core.errors import UsageError
 from core.sessions import Calendar
 from core.settings import Settings
 from core.windows import Window
 from core.words import Capability, Interval, Tier
 from db import backfill, calendars, universe
+from db.backfill import NewJob
 from db.pool import Database
 from ops import output
 from ops.connect import database, settings
@@ -183,6 +182,7 @@ def _check(config: Settings, db: Database, span: Window, interval: Interval) -> 
 def wait(db: Database, ids: list[int]) -> int:
     """Show progress until every row has ended; 0 when all are done, 1 when any failed."""
     began = db.clock.monotonic()
+    live = sys.stderr.isatty()
     while True:
         states = Counter(backfill.states(db, ids).values())
         ended = states["done"] + states["failed"] + states["cancelled"]
@@ -192,9 +192,11 @@ def wait(db: Database, ids: list[int]) -> int:
             if ended
             else "waiting for a worker"
         )
-        print(f"\r{ended}/{len(ids)} rows ended, {eta}   ", end="", file=sys.stderr, flush=True)
+        if live:
+            print(f"\r{ended}/{len(ids)} rows ended, {eta}   ", end="", file=sys.stderr, flush=True)
         if ended == len(ids):
-            print(file=sys.stderr)
+            if live:
+                print(file=sys.stderr)
             print(", ".join(f"{count} {state}" for state, count in sorted(states.items()) if count))
             if states["failed"]:
                 print("see why with `ops backfill list --state failed`", file=sys.stderr)

@@ -49,6 +49,8 @@ class _Run:
     db: Database
     probes: Path
     killed: list[str]
+    drained_s: float = 0.0
+    """Real seconds from the market's end until no work was left."""
 
 
 def demo(options: DemoOptions) -> int:
@@ -187,6 +189,7 @@ def _replay(run: _Run, stop: StopSignals) -> bool:
                     idle = seen.backfill_open == 0 and seen.waiting_jobs == 0
                     drained_since = (drained_since or now) if idle else None
                     if (drained_since and now - drained_since > 1.5) or now > drain_until:
+                        run.drained_s = now - drain_until + _DRAIN_S
                         return True
             stop.wait(0.1)
     return False
@@ -230,6 +233,7 @@ def _check(run: _Run) -> dict[str, Any]:
         str(out),
     ]
     words += ["--from", run.times.open.isoformat(), "--to", run.times.close.isoformat()]
+    began = run.stack.clock.monotonic()
     code = run.stack.run_tool("sim.check", "verify", *words)
     if not out.exists():
         raise StackError(f"the checker gave no report (exit {code})")
@@ -237,6 +241,8 @@ def _check(run: _Run) -> dict[str, Any]:
     replayed = market_at(run.pace.segments, ended_real) - run.times.start.timestamp()
     started = real_at(run.pace.segments, run.times.start.timestamp())
     result["speed"] = round(replayed / (ended_real - started), 1)
+    result["drain_seconds"] = round(run.drained_s, 1)
+    result["check_seconds"] = round(run.stack.clock.monotonic() - began, 1)
     result["seconds"] = round(run.stack.clock.monotonic() - run.began, 1)
     if run.options.report:
         run.options.report.write_text(json.dumps(result, indent=2) + "\n")

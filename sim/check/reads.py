@@ -1,16 +1,17 @@
 """Repeats recorded as-of reads, and recomputes some of them from the plain rows."""
 
 import json
+import os
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
 from sim.check.probe import ALL, ONE, digest
-from sim.check.stored import BarKey, Stored, StoredRow
+from sim.check.stored import BarKey, Stored, StoredRow, connect
 from sim.check.truth import Values
 
 _STATUS = {0: "partial", 1: "final", 2: "revised", 3: "withdrawn"}
@@ -28,36 +29,64 @@ class ReadFindings:
     differ_from_rows: int = 0
     """Reads of every source that differ from what the plain rows say was known."""
     examples: list[str] = field(default_factory=list[str])
+    whole: list[tuple[dict[str, Any], list[Any]]] = field(
+        default_factory=list[tuple[dict[str, Any], list[Any]]]
+    )
+    """Question and answer of the reads of every source."""
+
+    def add(self, other: "ReadFindings") -> None:
+        """Take in the findings of another part."""
+        self.reads += other.reads
+        self.rows += other.rows
+        self.changed += other.changed
+        self.beyond += other.beyond
+        self.examples += other.examples
+        self.whole += other.whole
 
 
-def repeat(conn: psycopg.Connection[Any], path: Path, stored: Stored) -> ReadFindings:
-    """Make every recorded read again and compare."""
+def repeat(url: str, path: Path) -> "ReadFindings":
+    """Make every recorded read again, in as many processes as there are processors, and compare."""
+    lines = list(_lines(path))
+    workers = max(1, min(4, os.cpu_count() or 1))
+    parts = [lines[at::workers] for at in range(workers)]
     findings = ReadFindings()
-    for line in _lines(path):
-        question = {
-            "symbols": line["symbols"],
-            "interval": line["interval"],
-            **{key: datetime.fromisoformat(line[key]) for key in ("start", "end", "as_of")},
-        }
-        rows = conn.execute(ALL if line["all"] else ONE, question).fetchall()
-        findings.reads += 1
-        findings.rows += len(rows)
-        if line["beyond"]:
-            findings.beyond += 1
-            findings.examples.append(
-                f"read {findings.reads} as of {line['as_of']} showed later knowledge"
-            )
-        if digest(rows) != line["digest"]:
-            findings.changed += 1
-            findings.examples.append(
-                f"read {findings.reads} of {line['symbols']} as of {line['as_of']} changed"
-            )
-        if line["all"] and not _agrees(rows, question, stored):
-            findings.differ_from_rows += 1
-            findings.examples.append(
-                f"read {findings.reads} of {line['symbols']} as of {line['as_of']} differs from the rows"
-            )
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for part in pool.map(_repeat_part, [url] * workers, parts):
+            findings.add(part)
     return findings
+
+
+def _repeat_part(url: str, lines: list[dict[str, Any]]) -> "ReadFindings":
+    findings = ReadFindings()
+    with connect(url) as conn:
+        for line in lines:
+            question = {
+                "symbols": line["symbols"],
+                "interval": line["interval"],
+                **{key: datetime.fromisoformat(line[key]) for key in ("start", "end", "as_of")},
+            }
+            rows = conn.execute(ALL if line["all"] else ONE, question).fetchall()
+            findings.reads += 1
+            findings.rows += len(rows)
+            what = f"read of {line['symbols']} as of {line['as_of']}"
+            if line["beyond"]:
+                findings.beyond += 1
+                findings.examples.append(f"{what} showed later knowledge")
+            if digest(rows) != line["digest"]:
+                findings.changed += 1
+                findings.examples.append(f"{what} changed")
+            if line["all"]:
+                findings.whole.append((question, rows))
+    return findings
+
+
+def compare_with_rows(findings: "ReadFindings", stored: Stored) -> None:
+    """Compare the reads of every source with what the plain rows say was known."""
+    for question, rows in findings.whole:
+        if not _agrees(rows, question, stored):
+            findings.differ_from_rows += 1
+            what = f"read of {question['symbols']} as of {question['as_of'].isoformat()}"
+            findings.examples.append(f"{what} differs from the rows")
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

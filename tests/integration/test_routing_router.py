@@ -1,7 +1,7 @@
 """The router on a real Redis-compatible server: order, reasons, breaker, budgets, outages."""
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pybreaker
@@ -37,7 +37,7 @@ def two(redis_url: str) -> Iterator[Router]:
         yield built
 
 
-def lease(built: Router, **words: object):  # noqa: ANN201
+def lease(built: Router, **words: object):
     return built.acquire(BARS, share=Share.LIVE, deadline=CLOCK.monotonic(), **words)  # type: ignore[arg-type]
 
 
@@ -82,7 +82,9 @@ def test_a_capability_that_the_plan_lacks_is_off_and_the_breaker_untouched(two: 
     assert two.breaker("a", BARS).ask().state == "closed"
 
 
-def test_exactly_one_probe_is_let_through_and_success_ramps_up(two: Router, wait_until: WaitUntil) -> None:
+def test_exactly_one_probe_is_let_through_and_success_ramps_up(
+    two: Router, wait_until: WaitUntil
+) -> None:
     fail(two, "a", 5)
     probes: list[object] = []
 
@@ -108,7 +110,10 @@ def test_exactly_one_probe_is_let_through_and_success_ramps_up(two: Router, wait
 
 
 def test_no_route_says_why_for_every_source(redis_url: str) -> None:
-    sources = [source("a", Limit("minute", 1, 60, "key")), Source("alphavantage", None, "not installed yet")]
+    sources = [
+        source("a", Limit("minute", 1, 60, "key")),
+        Source("alphavantage", None, "not installed yet"),
+    ]
     with closing(router(redis_url, CLOCK, sources)) as built:
         lease(built).answered(0.01, endpoint="chart")
         with pytest.raises(NoRouteError) as caught:
@@ -136,10 +141,9 @@ def test_backfill_leaves_the_live_share_alone(redis_url: str) -> None:
         for _ in range(20):
             lease(built).answered(0.01, endpoint="chart")
         granted = 0
-        with pytest.raises(NoRouteError):
-            while True:
+        with suppress(NoRouteError):
+            for granted in range(100):  # noqa: B007 - counts what was granted before the refusal
                 built.acquire(BARS, share=Share.BACKFILL, deadline=CLOCK.monotonic())
-                granted += 1
         assert 0 < granted <= 40
         assert lease(built).source == "a"
 
