@@ -4,14 +4,15 @@ Nothing is repaired or filled. A row without prices is an absent bar; a row that
 reported; a row outside the window or outside trading hours is not ours.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from core.bars import Bar
 from core.errors import BadRequestError, UsageError
 from core.sessions import Calendar
-from core.windows import Window, merge
+from core.windows import Window, merge, subtract
 
 Row = tuple[int, object, object, object, object, object]
 """Epoch seconds of the start, open, high, low, close, volume: whatever the payload holds."""
@@ -21,6 +22,7 @@ Reject = tuple[str, datetime, str]
 """Symbol, ts, reason."""
 
 _MINUTE_S = 60
+_PRICES = ("open", "high", "low", "close")
 
 
 def minute_bars(
@@ -47,9 +49,10 @@ def minute_bars(
     """
     bars: dict[int, Bar] = {}
     rejects: list[Reject] = []
-    hours = _hours(sessions, window)
+    edges = _edges(sessions, window)
     for start, *cells in rows:
-        if start % _MINUTE_S or not any(opens <= start < closes for opens, closes in hours):
+        # Between an open and its close an odd number of edges has passed.
+        if start % _MINUTE_S or not bisect_right(edges, start) & 1:
             continue
         ts = datetime.fromtimestamp(start, UTC)
         bar = _bar(ts, cells, None)
@@ -106,8 +109,8 @@ def _placed(reason: str, key: _Key, places: Mapping[_Key, str] | None) -> str:
     return f"{place}: {reason}" if place else reason
 
 
-def _hours(sessions: Calendar | None, window: Window) -> list[tuple[float, float]]:
-    """Epoch pairs ``[open, close)`` of what is collected in the window.
+def _edges(sessions: Calendar | None, window: Window) -> list[float]:
+    """Epoch seconds of each open and its close, in turn, of what is collected in the window.
 
     Beyond the dates that a calendar knows nothing is refused.
     """
@@ -118,32 +121,29 @@ def _hours(sessions: Calendar | None, window: Window) -> list[tuple[float, float
             datetime.combine(sessions.known_from, time(), UTC) - timedelta(days=1),
             datetime.combine(sessions.known_until, time(), UTC) + timedelta(days=2),
         )
-        unknown: list[Window] = []
-        if window.start < known.start:
-            unknown.append(Window(window.start, min(window.end, known.start)))
-        if window.end > known.end:
-            unknown.append(Window(max(window.start, known.end), window.end))
-        kept = merge([*sessions.trading(window), *unknown])
-    return [(part.start.timestamp(), part.end.timestamp()) for part in kept]
+        kept = merge([*sessions.trading(window), *subtract([window], [known])])
+    return [edge.timestamp() for part in kept for edge in (part.start, part.end)]
 
 
 def _bar(ts: datetime, cells: list[object], session: date | None) -> Bar | str | None:
     """The bar, why the row can't be one, or None for a row without prices."""
-    if all(cell is None for cell in cells[:4]):
+    first, high, low, last, volume = cells
+    if first is None and high is None and low is None and last is None:
         return None
-    numbers: list[float] = []
-    for name, cell in zip(("open", "high", "low", "close"), cells, strict=False):
-        number = _number(cell)
-        if number is None:
+    prices = (_number(first), _number(high), _number(low), _number(last))
+    for name, price, cell in zip(_PRICES, prices, cells, strict=False):
+        if price is None:
             return f"{name} is {cell!r}; expected a number"
-        numbers.append(number)
-    volume = _number(cells[4])
-    if volume is None and cells[4] is not None:
-        return f"volume is {cells[4]!r}; expected a number or null"
-    bar = Bar(ts, numbers[0], numbers[1], numbers[2], numbers[3], volume, session=session)
+    amount = _number(volume)
+    if amount is None and volume is not None:
+        return f"volume is {volume!r}; expected a number or null"
+    bar = Bar(ts, *cast("tuple[float, float, float, float]", prices), amount, session=session)
     return bar.problem() or bar
 
 
 def _number(cell: object) -> float | None:
-    # bool is an int to isinstance, and no price.
-    return float(cell) if type(cell) is float or type(cell) is int else None
+    # bool is an int to isinstance, and no price. A float is by far the most frequent.
+    kind = type(cell)
+    if kind is float:
+        return cast("float", cell)
+    return float(cast("int", cell)) if kind is int else None
