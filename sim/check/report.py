@@ -50,16 +50,15 @@ def verify(stack: StackFile, span: Range, probes: Path | None) -> dict[str, Any]
     }
     sources = admin.get("/admin/endpoints")["sources"]
     providers = {name: source["provider"] for name, source in sources.items()}
-    served = read_served(admin, providers, truth)
-    with connect(stack.database_url) as conn:
+    recorded = probes if probes is not None and probes.exists() else None
+    with ThreadPoolExecutor(1) as aside, connect(stack.database_url) as conn:
+        repeating = aside.submit(repeat, stack.database_url, recorded) if recorded else None
+        served = read_served(admin, providers, truth)
         stored = read_stored(conn, start, end)
         findings = comparing.compare(stored, served, truth, health["market"])
-        reads = (
-            repeat(conn, probes, stored)
-            if probes is not None and probes.exists()
-            else ReadFindings()
-        )
         held = invariants.check(conn)
+        reads = repeating.result() if repeating is not None else ReadFindings()
+    compare_with_rows(reads, stored)
     return _report(findings, served, reads, stored, held, admin)
 
 
