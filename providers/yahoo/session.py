@@ -18,7 +18,6 @@ from core.errors import (
     AuthRejectedError,
     ProviderError,
     ProviderUnavailableError,
-    RateLimitedError,
 )
 from core.settings import environment
 from providers.base import SessionNotReadyError
@@ -118,11 +117,10 @@ class SessionKeeper:
 
     def _why_not(self, state: SessionState, rest_s: float) -> ProviderError:
         message = f"no Yahoo session for quotes ({state.detail}); tried again in {rest_s:.0f} s"
-        if state.error == "rate_limited":
-            return RateLimitedError(message, retry_after_s=rest_s * self._clock.speed)
         if state.error == "refused":
             return AuthRejectedError(message)
         if state.error:
+            # Throttled as well: backpressure would hold the source's bars, which need no session.
             return ProviderUnavailableError(message)
         return SessionNotReadyError(f"Yahoo's session was just made anew; next in {rest_s:.0f} s")
 
