@@ -17,6 +17,7 @@ from core.errors import (
 )
 from core.words import Capability, Share, Tier
 from db import universe
+from db.pool import connect
 from providers.base import Call, Limit, Page
 from tests.workers_world import (
     CLOSE,
@@ -450,3 +451,22 @@ def test_a_symbol_whose_calendar_is_not_published_is_left_out(world: World) -> N
         "answered": 1,
         "failed": 0,
     }
+
+
+def test_answers_in_hand_survive_a_database_that_drops_its_connections(world: World) -> None:
+    world.load("A", "B")
+
+    def script(call: Call, asked_at: datetime) -> Page:
+        with connect(world.database_url, application="killer") as conn:
+            # The other call's own connection is spared.
+            conn.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND application_name <> 'killer'"
+            )
+        return every_minute(call, asked_at)
+
+    one = Scripted("one", world.clock, script)
+
+    assert collect(world.context(one), live("A", "B"))["answered"] == 2
+    assert len(world.stored("B")) == 2
+    assert len(one.sent) == 2, "nobody was asked twice for it"

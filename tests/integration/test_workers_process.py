@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from core.words import Interval, Tier
-from db import backfill
+from core.words import Capability, Interval, Tier
+from db import backfill, capabilities, ranks
 from db.backfill import NewJob
 from sim.server import start as start_sim
 from tests.workers_world import OPEN, World, at, window
@@ -184,6 +184,12 @@ def test_a_collector_stores_what_the_market_traded(
     assert 'jobs_processed_total{provider="yfinance",type="bars_1m"} 2.0' in text
     assert 'provider_latency_ms_count{endpoint="chart",provider="yfinance"} 40.0' in text
     assert psutil.Process(process.pid).cpu_times().user < 5
+    with world.db.transaction() as conn:
+        facts = {(f.provider, f.capability): f for f in capabilities.current(conn)}
+        assert ranks.current(conn, "bars_1m") == [(0, "yfinance"), (1, "finnhub")]
+    assert facts["yfinance", Capability.BARS_1M].eligible
+    assert facts["yfinance", Capability.BARS_1M].settle_s == 60
+    assert "not installed" in facts["alphavantage", Capability.BARS_EOD].reason
 
     process.terminate()
     assert process.wait(timeout=10) == 0
@@ -457,4 +463,4 @@ def test_a_worker_loads_no_data_frame_library_and_starts_quickly(
 
     heavy, seconds = done.stdout.rsplit(maxsplit=1)
     assert heavy == "[]"
-    assert float(seconds) < 3.0
+    assert float(seconds) < 1.5
