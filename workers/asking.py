@@ -19,6 +19,7 @@ from core.errors import (
     MalformedPayloadError,
     NoRouteError,
     ProviderError,
+    RateLimitedError,
 )
 from core.windows import Window
 from core.words import Capability, Share
@@ -34,7 +35,8 @@ log = logging.getLogger(__name__)
 _TICK_S = 0.05
 """Real seconds after which the batch looks up from waiting for calls or budget."""
 _AGAIN_AFTER_S = 0.5
-"""Real seconds before a question is put again to a source that was not ready for it."""
+_AGAIN_MOST_S = 5.0
+"""Real seconds before a question is put again to a source that was not ready for it; they double."""
 _TRIES = 4
 
 
@@ -50,6 +52,8 @@ class Question:
     alone: bool = False
     """Not to be put together with other symbols in one call."""
     tries: int = 0
+    waits: int = 0
+    """How often it was put off."""
     not_before: float = 0.0
     """Monotonic seconds."""
     blame: "Unanswered | None" = None
@@ -148,30 +152,35 @@ class Asking:
     def again(self, result: Unanswered) -> bool:
         """Put a failed question again where that may help; False when it has ended.
 
-        The error says how. Backpressure is waited for. A refusal that is nobody's fault costs
-        nothing: another source is asked. A failure spends the fleet's retry budget, goes to
-        another source and goes alone, so that one bad symbol can't sink the others twice.
+        Backpressure is waited for. A refusal that is nobody's fault costs nothing: another source
+        is asked. A failure spends the fleet's retry budget, goes to another source and goes alone,
+        so that one bad symbol can't sink the others twice.
         """
         question, error, source = result.question, result.error, result.source
         if source is None or self.over or question.tries + 1 >= _TRIES:
             return False
         question = replace(question, blame=result)
-        if error.retryable and not error.counts_against_health:
-            later = self.context.clock.monotonic() + _AGAIN_AFTER_S
-            self.add([replace(question, not_before=later)])
-            return True
-        if error.counts_against_health:
-            if result.lease is None or not result.lease.retry_allowed():
-                return False
-            question = replace(question, tries=question.tries + 1, alone=True)
+        if isinstance(error, RateLimitedError):
+            return self._later(question)
         barred = question.barred | {source}
         others = set(self.context.router.eligible(self.capability)) - barred - self._excluded()
-        if not others and result.crowd > 1 and error.counts_against_health:
-            # Nobody else is there: the same source, but without the symbol that spoilt the call.
-            barred = question.barred
-        elif not others:
+        if not error.counts_against_health:
+            if others:
+                self.add([replace(question, barred=barred)])
+            return bool(others) or (error.retryable and self._later(question))
+        # The only source may be asked again without the symbol that spoilt the call of many.
+        if not others and result.crowd == 1:
             return False
-        self.add([replace(question, barred=barred)])
+        if result.lease is None or not result.lease.retry_allowed():
+            return False
+        barred = barred if others else question.barred
+        self.add([replace(question, barred=barred, tries=question.tries + 1, alone=True)])
+        return True
+
+    def _later(self, question: Question) -> bool:
+        pause_s = min(_AGAIN_AFTER_S * 2**question.waits, _AGAIN_MOST_S)
+        later = self.context.clock.monotonic() + pause_s
+        self.add([replace(question, not_before=later, waits=question.waits + 1)])
         return True
 
     @property

@@ -5,6 +5,7 @@ cursor's advance are one transaction in ``Writer``. Running a batch twice change
 """
 
 import logging
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from statistics import median
 
@@ -127,7 +128,7 @@ def _windows(context: Context, job: CollectJob, member: Member) -> list[Window |
     return [job.window]
 
 
-def _is_new(context: Context, job: CollectJob):  # noqa: ANN202
+def _is_new(context: Context, job: CollectJob) -> Callable[[Answer, Bar], bool]:
     """Bars that ended since the sweep before this one can't have been stored earlier."""
     cadence_s = context.settings.cadence_s(job.tier, job.kind.capability)
     fresh = timedelta(seconds=cadence_s or 0)

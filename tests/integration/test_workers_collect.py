@@ -18,7 +18,7 @@ from core.errors import (
 from core.words import Capability, Share, Tier
 from db import universe
 from db.pool import connect
-from providers.base import Call, Limit, Page
+from providers.base import Call, Limit, Page, SessionNotReadyError
 from tests.workers_world import (
     CLOSE,
     MINUTE,
@@ -178,6 +178,32 @@ def test_backpressure_is_waited_for_and_is_no_failure(world: World) -> None:
 
     assert collect(world.context(one), live("A"))["answered"] == 1
     assert len(one.sent) == 2
+
+
+def test_a_source_whose_session_is_being_made_is_waited_for_when_it_is_the_only_one(
+    world: World,
+) -> None:
+    world.load("A")
+    answers = iter([SessionNotReadyError("the crumb is being fetched")])
+
+    def script(call: Call, asked_at: datetime) -> Page:
+        for error in answers:
+            raise error
+        return every_minute(call, asked_at)
+
+    one = Scripted("one", world.clock, script)
+
+    assert collect(world.context(one), live("A"))["answered"] == 1
+    assert len(one.sent) == 2
+
+
+def test_a_source_whose_session_is_being_made_yields_to_the_next(world: World) -> None:
+    world.load("A")
+    one = Scripted("one", world.clock, refusing(SessionNotReadyError("the crumb is being fetched")))
+    two = Scripted("two", world.clock)
+
+    assert collect(world.context(one, two), live("A"))["answered"] == 1
+    assert (len(one.sent), len(two.sent)) == (1, 1)
 
 
 def test_what_the_plan_does_not_include_goes_elsewhere(world: World) -> None:
