@@ -7,6 +7,7 @@ of any source, by a confirmation that nothing traded, or by a halt.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from core.windows import Window
@@ -17,6 +18,8 @@ from db.sql import sql
 
 APART = timedelta(minutes=15)
 """Market time between two answers of the only eligible source that make an absence certain."""
+_CHUNK = 500
+"""Symbols a transaction: it holds their cursors, and every reader's horizon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,24 +88,35 @@ def confirm_empty(
     Returns:
         Windows confirmed now; run again, none.
     """
+    parameters: dict[str, Any] = {
+        "interval_s": interval.seconds,
+        "step": interval.delta,
+        "eligible": list(eligible),
+        "since": since,
+        "apart": APART,
+    }
+    with db.transaction() as conn:
+        symbols = [
+            symbol_id for (symbol_id,) in conn.execute(sql("gaps", "lacking_symbols"), parameters)
+        ]
 
-    def work(conn: Connection) -> int:
-        parameters: dict[str, Any] = {
-            "interval_s": interval.seconds,
-            "step": interval.delta,
-            "eligible": list(eligible),
-            "since": since,
-            "apart": APART,
-        }
-        horizon.announce(conn)
-        locked = conn.execute(sql("gaps", "lock_lacked"), parameters, binary=True).fetchall()
-        if not locked:
-            return 0
-        parameters["ids"] = [symbol_id for symbol_id, _ in locked]
-        parameters["provider_ids"] = [provider_id for _, provider_id in locked]
-        parameters["as_of"] = horizon.stamp(conn)
-        row = conn.execute(sql("gaps", "confirm_empty"), parameters).fetchone()
-        assert row is not None
-        return row[0]
+    def confirm(chunk: Sequence[int]) -> int:
+        return db.run(lambda conn: _confirm(conn, {**parameters, "symbols": chunk}))
 
-    return horizon.patiently(db, lambda: db.run(work))
+    return sum(
+        horizon.patiently(db, partial(confirm, symbols[start : start + _CHUNK]))
+        for start in range(0, len(symbols), _CHUNK)
+    )
+
+
+def _confirm(conn: Connection, parameters: dict[str, Any]) -> int:
+    horizon.announce(conn)
+    locked = conn.execute(sql("gaps", "lock_lacked"), parameters, binary=True).fetchall()
+    if not locked:
+        return 0
+    parameters["ids"] = [symbol_id for symbol_id, _ in locked]
+    parameters["provider_ids"] = [provider_id for _, provider_id in locked]
+    parameters["as_of"] = horizon.stamp(conn)
+    row = conn.execute(sql("gaps", "confirm_empty"), parameters).fetchone()
+    assert row is not None
+    return row[0]
