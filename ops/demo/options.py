@@ -32,6 +32,8 @@ class DemoOptions:
     calendar: str | None
     report: Path | None
     keep: bool
+    budgets: bool
+    """False: our side ignores every limit, to show that the checker counts violations."""
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -63,6 +65,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--calendar", help="calendar of the bars (default: inferred from their hours)"
     )
     command.add_argument("--json", dest="report", type=Path, help="write the report to this file")
+    command.add_argument(
+        "--no-budgets",
+        dest="budgets",
+        action="store_false",
+        help="ignore limits, set to a quarter of the demand: shows that the checker counts violations",
+    )
     command.add_argument(
         "--keep", action="store_true", help="leave the servers running to look around"
     )
@@ -96,6 +104,7 @@ def from_arguments(parsed: argparse.Namespace) -> DemoOptions:
         calendar=parsed.calendar,
         report=parsed.report,
         keep=parsed.keep,
+        budgets=parsed.budgets,
     )
 
 

@@ -187,6 +187,7 @@ def _replay(run: _Run, stop: StopSignals) -> bool:
                 else:
                     drain_until = drain_until or now + _DRAIN_S
                     idle = seen.backfill_open == 0 and seen.waiting_jobs == 0
+                    idle = idle and _PROBER not in run.stack.supervisor.alive()
                     drained_since = (drained_since or now) if idle else None
                     if (drained_since and now - drained_since > 1.5) or now > drain_until:
                         run.drained_s = now - drain_until + _DRAIN_S

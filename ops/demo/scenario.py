@@ -16,6 +16,10 @@ AFTER_CLOSE = timedelta(minutes=60)
 REFUSED_MINUTES = 20
 OUTAGE_MINUTES = 5
 ERRORS_MINUTES = 10
+LEAST_UNITS = 20
+"""A handful of symbols gets at least this many calls a minute: less is lost to safety margins."""
+_WITHOUT_BUDGETS = 8
+"""By how much the limits are cut for a run that ignores them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +71,11 @@ def limits(counts: Mapping[str, int], session_minutes: float) -> dict[str, list[
     day = 86_400
     return {
         "finnhub": [
-            {"units": max(finnhub, 4), "seconds": 60},
+            {"units": max(finnhub, LEAST_UNITS), "seconds": 60},
             {"units": max(int(finnhub * session_minutes), 400), "seconds": day},
         ],
         "yahoo": [
-            {"units": max(yahoo, 4), "seconds": 60},
+            {"units": max(yahoo, LEAST_UNITS), "seconds": 60},
             {"units": max(int(yahoo * session_minutes), 400), "seconds": day},
         ],
     }
@@ -122,6 +126,14 @@ def sim_config(options: DemoOptions, log_file: str) -> dict[str, Any]:
     windows: dict[str, list[dict[str, Any]]] = {"yahoo": [], "finnhub": []}
     if not options.bars:
         windows = limits(demand, 460)
+    if not options.budgets:
+        windows = {
+            name: [
+                {**window, "units": max(1, window["units"] // _WITHOUT_BUDGETS)}
+                for window in rolling
+            ]
+            for name, rolling in windows.items()
+        }
     return {
         "log_file": log_file,
         "market": market,
@@ -153,6 +165,8 @@ def environment(
     if windows["finnhub"]:
         env["FINNHUB_LIMITS"] = limits_text(windows["finnhub"])
         env["YFINANCE_LIMITS"] = limits_text(windows["yahoo"])
+    if not options.budgets:
+        env["FINNHUB_LIMITS"] = env["YFINANCE_LIMITS"] = "1000000/60s"
     if options.bars:
         env["POLICY_BARS_1M"] = "yfinance,finnhub"
         env["FINNHUB_LIMITS"] = env["YFINANCE_LIMITS"] = "6000/60s"

@@ -80,10 +80,10 @@ def _repeat_part(url: str, lines: list[dict[str, Any]]) -> "ReadFindings":
     return findings
 
 
-def compare_with_rows(findings: "ReadFindings", stored: Stored) -> None:
-    """Compare the reads of every source with what the plain rows say was known."""
+def compare_with_rows(findings: "ReadFindings", stored: Stored, start: float, end: float) -> None:
+    """Compare the reads of every source with what the plain rows of ``[start, end)`` say was known."""
     for question, rows in findings.whole:
-        if not _agrees(rows, question, stored):
+        if not _agrees(rows, question, stored, start, end):
             findings.differ_from_rows += 1
             what = f"read of {question['symbols']} as of {question['as_of'].isoformat()}"
             findings.examples.append(f"{what} differs from the rows")
@@ -97,14 +97,20 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
 
 
-def _agrees(rows: list[Any], question: dict[str, Any], stored: Stored) -> bool:
-    shown = {(row[0], int(row[1].timestamp()), row[9]): (tuple(row[2:7]), row[10]) for row in rows}
-    known: dict[tuple[str, int, str], tuple[Values, str]] = {}
+def _agrees(
+    rows: list[Any], question: dict[str, Any], stored: Stored, first: float, last: float
+) -> bool:
     symbol, interval = question["symbols"][0], question["interval"]
-    start, end = question["start"].timestamp(), question["end"].timestamp()
-    for (kind, name, ts), revisions in (
-        stored.bars.items() if interval == "1d" else _minute_rows(stored, symbol, start, end)
-    ):
+    start = max(question["start"].timestamp(), first)
+    end = min(question["end"].timestamp(), last)
+    shown = {
+        (row[0], int(row[1].timestamp()), row[9]): (tuple(row[2:7]), row[10])
+        for row in rows
+        if start <= row[1].timestamp() < end
+    }
+    known: dict[tuple[str, int, str], tuple[Values, str]] = {}
+    every = stored.bars.items() if interval == "1d" else _minute_rows(stored, symbol, start, end)
+    for (kind, name, ts), revisions in every:
         if kind != interval or name != symbol or not start <= ts < end:
             continue
         newest: dict[str, StoredRow] = {}
@@ -112,8 +118,7 @@ def _agrees(rows: list[Any], question: dict[str, Any], stored: Stored) -> bool:
             if row.as_of <= question["as_of"].timestamp():
                 newest[row.provider] = row
         for provider, row in newest.items():
-            if row.status != 3:
-                known[(name, ts, provider)] = (row.values, _STATUS[row.status])
+            known[(name, ts, provider)] = (row.values, _STATUS[row.status])
     return shown == known
 
 

@@ -1,5 +1,6 @@
 """Puts the findings together: the counts that the demo and `ops verify` print."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from sim.check import bars as comparing
 from sim.check import invariants
 from sim.check.failover import failover_seconds
-from sim.check.reads import ReadFindings, repeat
+from sim.check.reads import ReadFindings, compare_with_rows, repeat
 from sim.check.served import Served, read_served
 from sim.check.stack import StackFile
 from sim.check.stored import Stored, connect, read_stored
@@ -58,7 +59,7 @@ def verify(stack: StackFile, span: Range, probes: Path | None) -> dict[str, Any]
         findings = comparing.compare(stored, served, truth, health["market"])
         held = invariants.check(conn)
         reads = repeating.result() if repeating is not None else ReadFindings()
-    compare_with_rows(reads, stored)
+    compare_with_rows(reads, stored, start.timestamp(), end.timestamp())
     return _report(findings, served, reads, stored, held, admin)
 
 
