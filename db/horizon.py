@@ -1,6 +1,6 @@
 """The order that makes as-of reads exact: announce the write, take the row locks, then the as_of.
 
-A reader's horizon stays below the market second of every announced write until it has ended, so a
+A reader's horizon stays below the market millisecond of every announced write until it ends, so a
 write must be announced before it reads the clock for its as_of. See ``0001_clock.sql``.
 """
 
