@@ -71,5 +71,10 @@ def router(
     policy = bands or tuple((item.name,) for item in sources)
     state = RoutingState(url, clock)
     return Router(
-        sources, {BARS: policy}, state, clock, long_windows=long_windows, allow_override=allow_override
+        sources,
+        {BARS: policy},
+        state,
+        clock,
+        long_windows=long_windows,
+        allow_override=allow_override,
     )

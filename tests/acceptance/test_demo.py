@@ -18,7 +18,7 @@ from tests.servers import MakeHome
 pytestmark = pytest.mark.acceptance
 
 CLOCK = SystemClock()
-SHORT = ["--symbols", "20", "--from", "13:30", "--to", "13:45", "--speed", "100"]
+SHORT = ["--symbols", "20", "--from", "13:30", "--to", "13:45", "--speed", "150"]
 
 
 def run_ops(home: Path, *words: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
@@ -91,7 +91,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptDemo]:
 
 ONE = """
 SELECT symbol_id, ts, provider_id, as_of FROM candles_intraday
-WHERE status = 1 ORDER BY ts DESC, symbol_id LIMIT 1
+WHERE status = 1 AND ts < '2025-03-10T13:45Z' ORDER BY ts DESC, symbol_id LIMIT 1
 """
 
 

@@ -47,7 +47,9 @@ def most_in_a_window(arrivals: list[float], window_s: float) -> int:
     return most
 
 
-def hammer(redis_url: str, processes: int, seconds: float, units: int, window: float, speed: float) -> list[float]:
+def hammer(
+    redis_url: str, processes: int, seconds: float, units: int, window: float, speed: float
+) -> list[float]:
     words = [redis_url, seconds, units, window, speed, real_timestamp()]
     argv = [sys.executable, "-c", HAMMER, *map(str, words)]
     root = Path(__file__).resolve().parents[2]
