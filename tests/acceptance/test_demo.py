@@ -56,8 +56,8 @@ class KeptDemo:
         with psycopg.connect(url, autocommit=True) as conn:
             conn.execute("SET session_replication_role = replica")
             for statement in statements[:-1]:
-                conn.execute(statement)
-            cursor = conn.execute(statements[-1])
+                conn.execute(statement.encode())
+            cursor = conn.execute(statements[-1].encode())
             return cursor.fetchall() if cursor.description else []
 
     def verify(self) -> tuple[int, dict[str, Any]]:

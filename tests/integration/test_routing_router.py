@@ -13,6 +13,7 @@ from core.errors import (
     AuthRejectedError,
     NoRouteError,
     NotEntitledError,
+    ProviderError,
     ProviderUnavailableError,
     RateLimitedError,
     SymbolNotFoundError,
@@ -41,10 +42,10 @@ def lease(built: Router, **words: object):
     return built.acquire(BARS, share=Share.LIVE, deadline=CLOCK.monotonic(), **words)  # type: ignore[arg-type]
 
 
-def fail(built: Router, name: str, times: int, error: Exception | None = None) -> None:
+def fail(built: Router, name: str, times: int, error: ProviderError | None = None) -> None:
     others = {"a", "b"} - {name}
     for _ in range(times):
-        lease(built, exclude=others).failed(  # type: ignore[arg-type]
+        lease(built, exclude=others).failed(
             error or ProviderUnavailableError("refused"), 0.01, endpoint="chart"
         )
 
