@@ -52,20 +52,26 @@ CREATE TABLE backfill_jobs (
 -- backfill_jobs.lease_expires: Database clock, as are next_try, dispatched_at and dispatched_until.
 
 CREATE TABLE budget_blocks (
-    source text NOT NULL,
-    limit_name text NOT NULL,
-    taken_at timestamp with time zone NOT NULL,
+    block_id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
+    scope text NOT NULL,
+    share text NOT NULL,
     units integer NOT NULL,
-    CHECK ((units > 0))
-);
--- budget_blocks: Blocks of units that processes took from windows longer than a minute; market time. What is not spent is forfeited.
+    counted_until timestamp with time zone NOT NULL,
+    CHECK ((share = ANY (ARRAY['live'::text, 'backfill'::text]))),
+    CHECK ((units >= 0)),
+    FOREIGN KEY (scope) REFERENCES budget_scopes(scope),
+    PRIMARY KEY (block_id)
+) WITH (fillfactor=70);
+-- budget_blocks: Units leased from windows longer than a minute. counted_until: market time at which the last of them can reach the provider, plus the window. Rows that count no more are used again.
 
-CREATE TABLE budget_sources (
-    source text NOT NULL,
+CREATE TABLE budget_scopes (
+    scope text NOT NULL,
     first_used timestamp with time zone NOT NULL,
-    PRIMARY KEY (source)
-);
--- budget_sources: Sources that were ever asked: after a FLUSHALL their short windows count as full once.
+    last_ts timestamp with time zone NOT NULL,
+    CHECK ((scope <> ''::text)),
+    PRIMARY KEY (scope)
+) WITH (fillfactor=50);
+-- budget_scopes: A limit of a provider that was ever spent from; its row serialises those who lease. last_ts: market time, never goes back.
 
 CREATE TABLE calendar_overrides (
     override_id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
@@ -478,7 +484,7 @@ CREATE INDEX backfill_jobs_parked ON backfill_jobs USING btree (symbol_id, inter
 
 CREATE INDEX backfill_jobs_running ON backfill_jobs USING btree (tier, lease_expires) WHERE (state = 'running'::text);
 
-CREATE INDEX budget_blocks_window ON budget_blocks USING btree (source, limit_name, taken_at);
+CREATE INDEX budget_blocks_window ON budget_blocks USING btree (scope, counted_until);
 
 CREATE INDEX rlc_inbox_open ON rlc_inbox USING btree (inbox_id) WHERE (state = ANY (ARRAY['new'::text, 'dispatched'::text]));
 
