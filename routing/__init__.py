@@ -1,1 +1,1 @@
-"""Decides who answers a call: policy, health, the fleet's breaker, rolling budgets."""
+"""Decides who: sources, policy, health, the fleet's breaker, rolling budgets, retries."""

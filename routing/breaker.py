@@ -1,222 +1,160 @@
-"""The fleet's circuit breaker, with pybreaker's states, exceptions and listeners as its surface.
+"""The surface of the fleet's breaker: pybreaker's states, exceptions and listeners.
 
-The state lives in Redis (``lua/decide.lua``, ``lua/report.lua``): a rolling failure rate over ten
-real seconds, open times that double up to 15 s with jitter, exactly one probe in the whole fleet,
-a ramp of 10, 50 and 100 % after it. While Redis is away the last decision known here stands.
+The state itself is the fleet's (``lua/sync.lua``, ``circuit``). pybreaker's own ``call`` holds a lock
+while the guarded function runs and knows no single probe, so the guarding is done here instead.
 """
 
-import logging
-import random
-import threading
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, ParamSpec, TypeVar, cast
 
 import pybreaker
 
 from core.clock import Clock
-from core.errors import (
-    AuthRejectedError,
-    ProviderError,
-    ProviderTimeoutError,
-    ProviderUnavailableError,
-    QueueError,
-)
-from core.words import Capability
-from routing.state import RoutingState
+from core.errors import ProviderError, UsageError
+from routing.fleet import Fleet
+from routing.pair import Pair, Pass
 
-log = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
 
-_CACHE_S = 0.05
-STATE_VALUE = {"open": 0.0, "half_open": 0.5, "ramp": 1.0, "closed": 1.0}
+_ANSWER_GRACE_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Permit:
-    """The breaker's word on one call."""
+class _FleetStorage(pybreaker.CircuitBreakerStorage):
+    """Shows pybreaker what the fleet said; the counts are the fleet's too."""
 
-    allowed: bool
-    state: str
-    token: str = ""
-    """Set for the one probe."""
-    wait_s: float = 0.0
-    """Real seconds after which asking again makes sense, for a refused call."""
-    reason: str = ""
+    def __init__(self, pair: Pair) -> None:
+        super().__init__("fleet")
+        self._pair = pair
 
+    @property
+    def state(self) -> str:
+        return self._pair.view.standing.state.value
 
-@dataclass(slots=True)
-class _Cached:
-    permit: Permit
-    until: float
+    @state.setter
+    def state(self, state: str) -> None:
+        raise UsageError(
+            f"the state of {self._pair.source} can't be set to {state}: it follows from what its calls "
+            "do; use `ops providers disable` to keep it from being asked"
+        )
+
+    @property
+    def counter(self) -> int:
+        return self._pair.run
+
+    @property
+    def success_counter(self) -> int:
+        return 0
+
+    @property
+    def opened_at(self) -> datetime | None:
+        return None
+
+    @opened_at.setter
+    def opened_at(self, datetime: datetime) -> None:
+        """The fleet keeps its own times."""
 
 
 class FleetBreaker(pybreaker.CircuitBreaker):
-    """One breaker of the fleet: a pybreaker whose state is decided in Redis.
+    """One source for one capability; thread-safe, and shared by the fleet.
 
-    ``current_state`` speaks pybreaker's words (closed, half-open, open; a ramp counts as closed) and
-    ``add_listener`` takes pybreaker's listeners; ``ask`` and ``tell`` stand for ``call``, because a
-    call's tokens, thread and outcome are the router's.
+    pybreaker's listeners hear ``before_call``, ``success``, ``failure`` and ``state_change``, in the
+    process in which they are attached and from the thread that notices.
     """
 
-    def __init__(
-        self, source: str, capability: Capability, state: RoutingState, clock: Clock
-    ) -> None:
-        self._seen = "closed"  # the base class asks for the state while it is made
-        super().__init__(name=f"{source}:{capability}")
-        self._keys = (
-            f"gapless:breaker:{source}:{capability}",
-            f"gapless:health:{source}:{capability}",
-            f"gapless:entitlement:{source}:{capability}",
-        )
-        self._fleet = state
+    def __init__(self, pair: Pair, fleet: Fleet, clock: Clock) -> None:
+        super().__init__(name=f"{pair.source}:{pair.capability}", state_storage=_FleetStorage(pair))
+        self.pair = pair
+        self._fleet = fleet
         self._clock = clock
-        self._cached = _Cached(Permit(allowed=True, state="closed"), 0.0)
-        self._run = 0
-        self._change = threading.Lock()
 
-    @property
-    def keys(self) -> tuple[str, str, str]:
-        """Redis keys of the breaker, the health sums and the entitlement."""
-        return self._keys
-
-    @property
-    def current_state(self) -> str:
-        """closed, half-open or open, as last seen here."""
-        return {"half_open": pybreaker.STATE_HALF_OPEN, "open": pybreaker.STATE_OPEN}.get(
-            self._seen, pybreaker.STATE_CLOSED
-        )
-
-    def ask(self) -> Permit:
-        """May a call go now? A yes with a token is the fleet's one probe."""
-        now = self._clock.monotonic()
-        if now < self._cached.until and not self._cached.permit.token:
-            return self._cached.permit
-        token = uuid.uuid4().hex
-        try:
-            verdict, state, wait_ms, reason = self._fleet.run("decide", self._keys[:1], [token])
-        except QueueError:
-            return self._local(now)
-        permit = Permit(
-            allowed=verdict != "no",
-            state=state,
-            token=token if verdict == "probe" else "",
-            wait_s=float(wait_ms) / 1000,
-            reason=reason,
-        )
-        # In a ramp each call is decided on its own; a probe is for one caller only.
-        if state == "closed" or (state == "open" and not permit.allowed):
-            keep = _CACHE_S if state == "closed" else min(_CACHE_S, permit.wait_s)
-            self._cached = _Cached(permit, now + keep)
-        else:
-            self._cached = _Cached(permit, 0.0)
-        self._note(state)
-        return permit
-
-    def require(self) -> Permit:
-        """As ``ask``.
+    def require(self) -> Pass:
+        """Let a call go.
 
         Raises:
-            pybreaker.CircuitBreakerError: the breaker refuses the call.
+            pybreaker.CircuitBreakerError: not now; the message says why.
         """
-        permit = self.ask()
-        if not permit.allowed:
-            raise pybreaker.CircuitBreakerError(f"{self.name} is {permit.state}: {permit.reason}")
-        return permit
+        now = self._clock.monotonic()
+        self._fleet.refresh(now)
+        view = self.pair.view
+        if view.standing.share > 0:
+            if view.standing.share >= 1 or self.pair.draw() < view.standing.share:
+                return self.pair.begin(now)
+            raise pybreaker.CircuitBreakerError(f"{self.name} lets little through after a failure")
+        if view.probe_due(now) and (token := self.claim()):
+            return self.pair.begin(now, token)
+        raise pybreaker.CircuitBreakerError(
+            f"{self.name} is {view.standing.state}: {view.standing.why}"
+        )
 
-    def tell(
-        self,
-        permit: Permit,
-        error: ProviderError | None,
-        latency_s: float,
-        expected: int,
-        received: int,
-    ) -> None:
-        """Report how a permitted call went."""
-        outcome = outcome_of(error)
-        self._run = self._run + 1 if outcome == "hard" else (0 if outcome == "ok" else self._run)
-        reason = "" if error is None else f"{error.code}: {error}"[:200]
+    def claim(self) -> str:
+        """Become the fleet's one probe; returns its token, empty when another is."""
+        token = uuid.uuid4().hex
+        within_s = self.pair.timeout_s + _ANSWER_GRACE_S
+        return token if self._fleet.claim(self.pair, token, within_s) else ""
+
+    def answered(self, call: Pass, latency_s: float, expected: int = 0, received: int = 0) -> None:
+        """A call that was let go was answered."""
+        now = self._clock.monotonic()
+        if self.pair.answered(call, now, latency_s, expected, received):
+            self._fleet.exchange()
+        for listener in self._listening():
+            listener.success(self)
+
+    def failed(self, call: Pass, error: ProviderError, latency_s: float) -> None:
+        """A call that was let go failed."""
+        if self.pair.failed(call, self._clock.monotonic(), error, latency_s):
+            self._fleet.exchange()
+        if error.counts_against_health:
+            for listener in self._listening():
+                listener.failure(self, error)
+
+    def dropped(self, call: Pass) -> None:
+        """A call that was let go was not made."""
+        if self.pair.dropped(call, self._clock.monotonic()):
+            self._fleet.exchange()
+
+    def before(self, function: Callable[..., Any]) -> None:
+        """Tell the listeners that a call goes out."""
+        for listener in self._listening():
+            listener.before_call(self, function)
+
+    def noticed(self) -> None:
+        """The fleet's state is another than before: pybreaker tells its listeners."""
+        _ = self.state
+
+    def call(self, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Guard one call; unlike pybreaker's, calls of several threads run side by side.
+
+        Raises:
+            pybreaker.CircuitBreakerError: the breaker does not let it go.
+        """
+        with self.calling():
+            return func(*args, **kwargs)
+
+    @contextmanager
+    def calling(self) -> Generator[None]:
+        """Guard a block, as ``call``."""
+        permit = self.require()
+        self.before(self.calling)
+        began = self._clock.monotonic()
         try:
-            state, changed = self._fleet.run(
-                "report",
-                self._keys[:2],
-                [
-                    outcome,
-                    permit.token,
-                    latency_s * 1000,
-                    expected,
-                    received,
-                    random.random(),  # noqa: S311 - jitter
-                    reason,
-                ],
-            )
-        except QueueError:
-            return
-        if changed:
-            self._cached = _Cached(Permit(allowed=True, state="closed"), 0.0)
-            log.info("breaker", extra={"breaker": self.name, "state": state, "reason": reason})
-        self._note(str(state))
+            yield
+        except ProviderError as error:
+            self.failed(permit, error, self._clock.monotonic() - began)
+            raise
+        except BaseException:
+            self.dropped(permit)
+            raise
+        self.answered(permit, self._clock.monotonic() - began)
 
-    def release(self, permit: Permit) -> None:
-        """A permitted call was not made: a probe goes back to the fleet."""
-        if permit.token:
-            self.tell(permit, _NOT_SENT, 0.0, 0, 0)
+    @property
+    def heard(self) -> bool:
+        """Whether anybody listens."""
+        return bool(self._listening())
 
-    def _local(self, now: float) -> Permit:
-        # Redis is away: what was last decided stands, and a source that fails hard here is let rest.
-        allowed = self._run < 5 and self._seen != "open"
-        permit = Permit(allowed=allowed, state=self._seen, wait_s=0.5, reason="Redis is away")
-        if not allowed:
-            self._run = max(0, self._run - 1)
-        self._cached = _Cached(permit, now + _CACHE_S)
-        return permit
-
-    def _note(self, state: str) -> None:
-        with self._change:
-            before, self._seen = self._seen, state
-        if before != state:
-            old, new = _Named(self, before), _Named(self, state)
-            for listener in _listeners(self):
-                listener.state_change(self, old, new)
-
-
-def _listeners(breaker: pybreaker.CircuitBreaker) -> "tuple[pybreaker.CircuitBreakerListener, ...]":
-    return cast("Any", breaker).listeners  # pybreaker leaves its elements untyped
-
-
-class _Named(pybreaker.CircuitBreakerState):
-    """A state by name, for listeners."""
-
-    def __init__(self, breaker: pybreaker.CircuitBreaker, name: str) -> None:
-        super().__init__(breaker, name)
-
-
-class _NotSentError(ProviderError):
-    """The call was not made after all."""
-
-    counts_against_health = False
-    code = "not_sent"
-
-
-_NOT_SENT = _NotSentError("the call was not made")
-
-
-def outcome_of(error: ProviderError | None) -> str:
-    """The word of ``lua/report.lua`` for an outcome: 404s and 429s are nobody's failure."""
-    if error is None:
-        return "ok"
-    if isinstance(error, AuthRejectedError):
-        return "auth"
-    if not error.counts_against_health:
-        return "neutral"
-    return "hard" if isinstance(error, ProviderUnavailableError | ProviderTimeoutError) else "fail"
-
-
-def read_all(state: RoutingState, breakers: Sequence[FleetBreaker]) -> list[list[str]]:
-    """Rows of ``lua/health.lua``, one a breaker.
-
-    Raises:
-        QueueError: Redis does not answer.
-    """
-    keys = [key for breaker in breakers for key in breaker.keys]
-    return state.run("health", keys, [])
+    def _listening(self) -> "tuple[pybreaker.CircuitBreakerListener, ...]":
+        return cast("Any", self).listeners  # pybreaker leaves their type open

@@ -1,209 +1,188 @@
-"""Rolling budgets of one source, exact across the fleet: tokens are taken before a call leaves.
+"""Rolling budgets of a provider, exact across the fleet: a call's tokens are taken before it leaves.
 
-A token may be used until its use-by (real seconds) and needs a moment on the wire, so the window
-that is counted is longer than the provider's by ``speed * (use_by + transit)``: whatever the
-interleaving, arrivals in any window stay within the limit. A request arrives before its answer does,
-so transit is the longest answer time seen lately. Market time in the scripts comes from
-Redis's clock and the replay's segments, so a process with a wrong clock can't break a limit.
+Tokens have a use-by of real seconds, measured on the monotonic clock from before they were asked
+for, so that neither a slow reply nor a stepped clock prolongs it. The scripts book them at the latest
+market time at which their calls can arrive (``lua/lease.lua``): how much a window loses by that is
+``speed * (use-by + transit)``. A request arrives before its answer does, so transit is the longest
+answer time seen lately, within bounds.
 """
 
+import math
 import threading
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import orjson
 
 from core.clock import Clock
-from core.errors import QueueError
+from core.errors import QueueError, QuotaExhaustedError, RateLimitedError
 from core.words import Share
 from providers.base import Limit
 from routing.state import RoutingState
+from routing.wallet import RECOVER_S, LongWindows, Wallet
 
 LONG_WINDOW_S = 60.0
-"""Windows longer than this are counted in PostgreSQL as well, so that a FLUSHALL forgets none."""
-_BLOCK = 8
-_LONG_USE_BY_S = 60.0
-"""Real seconds for which a block of a long window may be used; the counted window is longer by it."""
-_BUSY_S = 0.02
-_QUICK_S = 0.05
-_LEAST_TRANSIT_S = 0.1
-_MOST_TRANSIT_S = 1.5
+"""Windows longer than this are counted in PostgreSQL, so that a FLUSHALL forgets none of them."""
+_QUICK_USE_BY_S, _SLOW_USE_BY_S, _USE_BY_PART = 0.05, 1.0, 60
+"""Tokens are good for 1/60 of the shortest window within these bounds; in a replay for the least."""
+_REPLAY_TRANSIT_S, _TRANSIT_S, _LONGEST_TRANSIT_S = 0.1, 0.05, 1.5
+"""Bounds of the real seconds between the last check of a token and its arrival at the provider."""
 _TRANSIT_HALF_LIFE_S = 10.0
-
-
-class LongWindows(Protocol):
-    """Where long windows are counted (``db.budgets``)."""
-
-    def take(self, source: str, name: str, units: int, window_s: float, wanted: int) -> int:
-        """Units granted of a window of market seconds, at most ``wanted``; 0 when it is used up."""
-        ...
-
-    def seen(self, source: str) -> bool:
-        """Whether the source was ever asked from this database; remembers that it is now."""
-        ...
+_SHRINK, _LEAST_SHARE = 0.7, 0.1
+"""A 429 leaves 70 % of the limits in use, and never less than a tenth."""
+_SAME_BURST_S = 1.0
+"""429s within so many real seconds belong to calls that left before the first, and shrink once."""
+_LONGEST_PAUSE_S, _QUOTA_PAUSE_S = 15.0, 3600.0
+"""Market seconds of pause where the provider names none."""
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """No token now."""
+class LimitUse:
+    """How much of one limit is used."""
 
-    why: str
-    wait_s: float
-    """Market seconds after which asking again makes sense."""
-
-
-@dataclass(slots=True)
-class _Hand:
-    """Tokens that this process holds for one share."""
-
-    use_bys: deque[float] = field(default_factory=deque[float])
-    last_ask: float = 0.0
-    long_units: dict[str, int] = field(default_factory=dict[str, int])
-    long_use_by: float = 0.0
-    """Monotonic; the rest of older blocks is forfeited."""
+    limit: Limit
+    live: int
+    backfill: int
+    left: int
+    share: float
+    """Share of the limit in use after 429s; 1 otherwise."""
+    paused_s: float
+    """Market seconds for which the provider asked us to wait still."""
 
 
 class Budget:
-    """The budget of one source as one process sees it; thread-safe."""
+    """The limits of one provider as one process sees them; thread-safe.
+
+    Args:
+        provider: Whose key or address is counted; sources of one provider share it.
+        limits: What it enforces.
+        state: Redis.
+        clock: Market and monotonic time.
+        long_windows: Where windows longer than a minute are counted; None: in Redis like the rest,
+            which then counts from nothing when its keys are lost before this process used any.
+        egress: Name of the address that calls leave from, for limits by address; processes that
+            share an address share its name.
+    """
 
     def __init__(
         self,
-        source: str,
+        provider: str,
         limits: Sequence[Limit],
         state: RoutingState,
         clock: Clock,
         long_windows: LongWindows | None,
+        egress: str = "",
     ) -> None:
-        self.source = source
+        self.provider = provider
         self.limits = tuple(limits)
-        self._short = [
-            limit for limit in limits if limit.window_s <= LONG_WINDOW_S or long_windows is None
+        self.state = state
+        self.clock = clock
+        self.long_windows = long_windows
+        self.scopes = [
+            f"{provider}:{limit.name}" + (f"@{egress}" if limit.scope == "ip" and egress else "")
+            for limit in self.limits
         ]
-        self._long = [
-            limit for limit in limits if limit.window_s > LONG_WINDOW_S and long_windows is not None
+        self.keys = [
+            state.key("throttle", provider),
+            *(
+                state.key("budget", scope, f"{round(limit.window_s * 1e6)}")
+                for scope, limit in zip(self.scopes, self.limits, strict=True)
+            ),
         ]
-        self._keys = [f"gapless:budget:{source}:{limit.name}" for limit in self._short]
-        self._state = state
-        self._clock = clock
-        self._long_windows = long_windows
-        self._hands = {share: _Hand() for share in Share}
+        shortest_s = min((limit.window_s for limit in self.limits), default=LONG_WINDOW_S)
+        if clock.segments():
+            self.use_by_s = _QUICK_USE_BY_S
+            self._transit_bounds = (_REPLAY_TRANSIT_S, _LONGEST_TRANSIT_S)
+        else:
+            part_s = shortest_s / _USE_BY_PART
+            self.use_by_s = min(_SLOW_USE_BY_S, max(_QUICK_USE_BY_S, part_s))
+            # A tenth of the shortest window is all that is given for safety's sake.
+            most_s = max(_TRANSIT_S, min(_LONGEST_TRANSIT_S, shortest_s / 10))
+            self._transit_bounds = (_TRANSIT_S, most_s)
+        self._slowest: tuple[float, float] = (0.0, clock.monotonic())
+        self.spent = False
+        """Whether this process ever got a token: if nobody remembers that, keys were lost."""
+        self._wallets: dict[tuple[tuple[int, ...], Share], Wallet] = {}
         self._lock = threading.Lock()
-        self._transit_s = 0.0
-        self._transit_at = clock.monotonic()
+
+    def is_long(self, limit: Limit) -> bool:
+        """Whether PostgreSQL counts it."""
+        return self.long_windows is not None and limit.window_s > LONG_WINDOW_S
+
+    def wallet(self, cost: Mapping[str, int], share: Share) -> Wallet:
+        """Tokens of one share for calls of one cost; a limit that is not named costs nothing."""
+        costs = tuple(cost.get(limit.name, 0) for limit in self.limits)
+        wallet = self._wallets.get((costs, share))
+        if wallet is None:
+            with self._lock:
+                wallet = self._wallets.setdefault((costs, share), Wallet(self, costs, share))
+        return wallet
 
     @property
-    def use_by_s(self) -> float:
-        """Real seconds for which a token may be used."""
-        quick = self._clock.segments() or any(limit.window_s <= 1 for limit in self.limits)
-        return _QUICK_S if quick else 1.0
+    def hold_s(self) -> float:
+        """Real seconds from a lease until its last call has arrived, if it is ever sent."""
+        least_s, most_s = self._transit_bounds
+        return self.use_by_s + min(most_s, max(least_s, self._faded()))
 
     @property
-    def guard_s(self) -> float:
-        """Market seconds by which the counted window is longer than the provider's."""
-        segments = self._clock.segments()
-        fastest = max([self._clock.speed, *(segment.speed for segment in segments[-2:])])
-        transit = min(_MOST_TRANSIT_S, max(_LEAST_TRANSIT_S, self._faded_transit_s()))
-        return fastest * (self.use_by_s + transit)
+    def longest_hold_s(self) -> float:
+        """The most that ``hold_s`` can become."""
+        return self.use_by_s + self._transit_bounds[1]
 
-    def note_answer(self, latency_s: float) -> None:
-        """Learn how long a call may be under way, from sending it to its answer, real seconds."""
-        faded = self._faded_transit_s()
-        if latency_s > faded:
-            self._transit_s, self._transit_at = latency_s, self._clock.monotonic()
+    def answered(self, latency_s: float) -> None:
+        """Learn how long a call was under way at most, from the last check of its token."""
+        if latency_s > self._faded():
+            self._slowest = (latency_s, self.clock.monotonic())
 
-    def _faded_transit_s(self) -> float:
-        age = self._clock.monotonic() - self._transit_at
-        return self._transit_s * 0.5 ** (age / _TRANSIT_HALF_LIFE_S)
+    def _faded(self) -> float:
+        slowest_s, at = self._slowest
+        return slowest_s * 0.5 ** ((self.clock.monotonic() - at) / _TRANSIT_HALF_LIFE_S)
 
-    def take(self, cost: dict[str, int], share: Share) -> float | Refused:
-        """One call's tokens: the monotonic use-by, or why there are none."""
-        if not self.limits:
-            return self._clock.monotonic() + 5.0
-        with self._lock:
-            hand = self._hands[share]
-            now = self._clock.monotonic()
-            while hand.use_bys and hand.use_bys[0] <= now:
-                hand.use_bys.popleft()
-            if hand.use_bys:
-                return hand.use_bys.popleft()
-            busy = now - hand.last_ask < _BUSY_S
-            hand.last_ask = now
-            wanted = self._take_long(hand, cost, _BLOCK if busy else 1)
-            if isinstance(wanted, Refused):
-                return wanted
-            granted = self._lease(cost, share, wanted)
-            if isinstance(granted, Refused):
-                return granted
-            for limit in self._long:
-                hand.long_units[limit.name] -= granted * max(1, cost.get(limit.name, 1))
-            use_by = now + self.use_by_s
-            hand.use_bys.extend([use_by] * (granted - 1))
-            return use_by
-
-    def obey(self, retry_after_s: float | None) -> None:
-        """A 429 came: shrink, and pause for as long as the provider asked (market seconds)."""
-        with self._lock:
-            for hand in self._hands.values():
-                hand.use_bys.clear()
-            try:
-                self._state.run(
-                    "throttle", self._keys, [*self._segments(), "pause", retry_after_s or 0]
-                )
-            except QueueError:
-                return
-
-    def _lease(self, cost: dict[str, int], share: Share, wanted: int) -> int | Refused:
-        args: list[str | int | float] = [*self._segments(), wanted, share.value]
-        for limit in self._short:
-            args += [limit.units, limit.window_s, self.guard_s, max(1, cost.get(limit.name, 1))]
-        if not self._short:
-            return wanted
+    def obey(self, error: RateLimitedError) -> None:
+        """A 429 came: pause the fleet as long as the provider asks, and use less of the limits."""
+        for wallet in list(self._wallets.values()):
+            wallet.burn()
+        pause_s = error.retry_after_s
+        if pause_s is None:
+            windows = [limit.window_s for limit in self.limits] or [1.0]
+            pause_s = min(_LONGEST_PAUSE_S, max(1.0, min(windows)))
+            if isinstance(error, QuotaExhaustedError):
+                pause_s = min(_QUOTA_PAUSE_S, max(windows))
+        args = [
+            self.state.segments(),
+            round(pause_s * 1e6),
+            round(_SAME_BURST_S * 1e6),
+            _SHRINK,
+            _LEAST_SHARE,
+            round(RECOVER_S * 1e6),
+        ]
         try:
-            granted, wait, why = self._state.run("lease", self._keys, args)
-            if why == "unknown":
-                self._begin()
-                granted, wait, why = self._state.run("lease", self._keys, args)
+            self.state.run("throttle", self.keys[:1], args)
         except QueueError:
-            return Refused("Redis is away, no tokens in hand", self._clock.speed * 0.25)
-        if int(granted) > 0:
-            return int(granted)
-        words = {"paused": "asked to wait by the provider", "full": "budget used up"}.get(
-            str(why), str(why)
-        )
-        return Refused(words, float(wait))
+            # Nobody gets tokens while Redis is away.
+            return
 
-    def _begin(self) -> None:
-        # Windows that nobody counts: a first start counts from nothing, a FLUSHALL from a full window.
-        full = self._long_windows is not None and self._long_windows.seen(self.source)
-        spans = [limit.window_s + self.guard_s for limit in self._short]
-        self._state.run("throttle", self._keys, [*self._segments(), "born", int(full), *spans])
+    def usage(self) -> list[LimitUse]:
+        """How much of every limit is used now.
 
-    def _take_long(self, hand: _Hand, cost: dict[str, int], wanted: int) -> int | Refused:
-        """How many of the wanted calls the long windows allow; leases a block when few are in hand."""
-        calls, now = wanted, self._clock.monotonic()
-        if now >= hand.long_use_by:
-            hand.long_units.clear()
-            hand.long_use_by = now + _LONG_USE_BY_S
-        for limit in self._long:
-            each = max(1, cost.get(limit.name, 1))
-            held = hand.long_units.get(limit.name, 0)
-            if held < each * wanted and self._long_windows is not None:
-                block = max(each * wanted, min(200, limit.units // 100))
-                window_s = limit.window_s + self._clock.speed * _LONG_USE_BY_S
-                held += self._long_windows.take(
-                    self.source, limit.name, limit.units, window_s, block
-                )
-                hand.long_units[limit.name] = held
-            calls = min(calls, held // each)
-            if calls < 1:
-                return Refused(
-                    f"{limit.units} per {limit.window_s:.0f} s used up", limit.window_s / 100
-                )
-        return calls
+        Raises:
+            QueueError: Redis does not answer.
+            StorageError: a long window is asked for and the database is away.
+        """
+        if not self.limits:
+            return []
+        wallet = self.wallet({limit.name: 1 for limit in self.limits}, Share.LIVE)
+        seen = orjson.loads(wallet.look())
+        uses: list[LimitUse] = []
+        for limit, scope, used in zip(self.limits, self.scopes, seen["used"], strict=True):
+            if self.is_long(limit) and self.long_windows is not None:
+                used = self.long_windows.used(scope)  # noqa: PLW2901 - Redis holds its pool only
+            live, backfill = (max(0, int(units)) for units in used)
+            most = max(1, math.floor(limit.units * seen["factor"]))
+            left = max(0, most - live - backfill)
+            uses.append(LimitUse(limit, live, backfill, left, seen["factor"], seen["paused"] / 1e6))
+        return uses
 
-    def _segments(self) -> list[str | int | float]:
-        segments = self._clock.segments()
-        flat: list[str | int | float] = [len(segments)]
-        for segment in segments:
-            flat += [repr(segment.real_start), repr(segment.market_start), segment.speed]
-        return flat
+    def fastest(self) -> float:
+        """The highest speed of market time that is in force or announced."""
+        return max((segment.speed for segment in self.clock.segments()[-2:]), default=1.0)

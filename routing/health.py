@@ -1,45 +1,41 @@
-"""Health of a source for one capability: a score in [0, 1] from four terms, each in [0, 1]. Pure.
+"""Health of one source for one capability: a score in [0, 1] from four terms, each in [0, 1]. Pure.
 
-The sums behind the terms are the fleet's and fade with a half-life of 30 real seconds
-(``lua/report.lua``), so that a term without new samples returns to 1.
+Health orders the sources of a band and bars those at or below ``ELIGIBLE_ABOVE``; whether a source
+is asked at all is the breaker's word. The terms are the fleet's, kept by ``lua/sync.lua``: a sample
+pulls its term by ``WEIGHT`` towards itself, and without samples a term returns to 1, half of the way
+in every ``HALF_LIFE_S`` real seconds.
 """
 
+import math
 from dataclasses import dataclass
+
+from routing.circuit import State
 
 BREAKER, LATENCY, ERRORS, COMPLETENESS = 0.45, 0.25, 0.20, 0.10
 ELIGIBLE_ABOVE = 0.55
-GOOD_LATENCY_MS = 300.0
-BAD_LATENCY_MS = 3000.0
-_PRIOR = 2.0
-"""As many good samples are always assumed, so that one failure in an idle hour is not the end."""
-
-_BREAKER_TERM = {"closed": 1.0, "ramp": 1.0, "half_open": 0.5, "open": 0.0}
-
-
-@dataclass(frozen=True, slots=True)
-class Sums:
-    """Faded sums of recent calls."""
-
-    calls: float = 0.0
-    failures: float = 0.0
-    timed: float = 0.0
-    latency_ms: float = 0.0
-    expected: float = 0.0
-    received: float = 0.0
+HALF_LIFE_S = 30.0
+WEIGHT = 0.03
+"""Pull of one sample: about the last 30 calls make a term."""
+_QUICK = 20.0
+"""An answer in 1/20 of the time limit is as good as an instant one."""
+_SLOW_FACTOR = 8.0
+_SLOW_LEAST_S = 0.25
+_SLOW_OF_LIMIT = 0.8
+_USUALLY_COMPLETE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
     """The four terms and their weighted sum."""
 
-    breaker: float
-    """1 closed or ramping up, 0.5 half-open, 0 open."""
-    latency: float
-    """1 up to 300 ms on the average, falling to 0 at 3 s, on a straight line."""
-    errors: float
-    """1 minus the share of calls that failed."""
-    completeness: float
-    """Share of the bars that had to come and came."""
+    breaker: float = 1.0
+    """1 closed, 0.5 half-open (a probe is out, or traffic is ramping up), 0 open."""
+    latency: float = 1.0
+    """Mean of ``latency_sample`` over recent answers and timeouts."""
+    errors: float = 1.0
+    """Share of recent calls that did not fail by the source's fault; 404s and 429s are no calls here."""
+    completeness: float = 1.0
+    """Bars that came of the bars that were to come, by answer; 1 where none were to come."""
 
     @property
     def score(self) -> float:
@@ -56,17 +52,52 @@ class Health:
         return self.score > ELIGIBLE_ABOVE
 
 
-def judge(state: str, sums: Sums) -> Health:
-    """Score a source by its breaker's state and the faded sums."""
-    mean_ms = (sums.latency_ms + _PRIOR * GOOD_LATENCY_MS) / (sums.timed + _PRIOR)
-    latency = 1 - (mean_ms - GOOD_LATENCY_MS) / (BAD_LATENCY_MS - GOOD_LATENCY_MS)
-    return Health(
-        breaker=_BREAKER_TERM[state],
-        latency=_clamp(latency),
-        errors=_clamp(1 - sums.failures / (sums.calls + _PRIOR)),
-        completeness=_clamp((sums.received + _PRIOR) / (sums.expected + _PRIOR)),
-    )
+def breaker_term(state: State) -> float:
+    """The breaker's part of health."""
+    return state.value_shown
 
 
-def _clamp(value: float) -> float:
-    return max(0.0, min(1.0, value))
+def latency_sample(latency_s: float, timeout_s: float) -> float:
+    """How good one answer's time was: 1 up to 1/20 of the time limit, 0 at it, log-linear between.
+
+    With a limit of 3 s: 150 ms is 1.0, 0.5 s is 0.6, 1 s is 0.37. A timeout is 0.
+    """
+    if latency_s <= timeout_s / _QUICK:
+        return 1.0
+    return max(0.0, math.log(timeout_s / latency_s) / math.log(_QUICK))
+
+
+def completeness_sample(expected: int, received: int) -> float:
+    """Share of the expected bars that came; more than expected is 1."""
+    return min(1.0, received / expected)
+
+
+def relax(term: float, age_s: float) -> float:
+    """A term ``age_s`` real seconds after its last sample."""
+    return 1.0 - (1.0 - term) * 2.0 ** (-max(0.0, age_s) / HALF_LIFE_S)
+
+
+def blend(term: float, mean: float, count: int) -> float:
+    """A term after ``count`` samples of this mean."""
+    return term + (mean - term) * (1.0 - (1.0 - WEIGHT) ** count)
+
+
+def is_slow(latency_s: float, timeout_s: float, usual_s: float | None) -> bool:
+    """Whether an answer was so slow that the breaker counts it as a failure.
+
+    Args:
+        latency_s: How long it took.
+        timeout_s: The source's time limit.
+        usual_s: The usual latency over the last minutes; None while too few calls tell.
+    """
+    if latency_s >= _SLOW_OF_LIMIT * timeout_s:
+        return True
+    return usual_s is not None and latency_s >= max(_SLOW_LEAST_S, _SLOW_FACTOR * usual_s)
+
+
+def is_hollow(expected: int, received: int, usual: float | None) -> bool:
+    """Whether an answer without any of its bars counts as a failure of the source.
+
+    Only where the source is usually complete: a universe of rarely traded symbols is no fault.
+    """
+    return expected >= 2 and received == 0 and usual is not None and usual >= _USUALLY_COMPLETE

@@ -6,7 +6,10 @@ from core.words import Capability
 
 
 class Observer(Protocol):
-    """Called from worker threads; must be quick and thread-safe."""
+    """Called from worker threads; must be quick and thread-safe.
+
+    Changes of a breaker's state go to pybreaker listeners instead, see ``Router.add_listener``.
+    """
 
     def selected(self, capability: Capability, source: str) -> None:
         """A call was routed."""

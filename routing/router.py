@@ -4,112 +4,68 @@ For the same state the order is the same. Every source that is passed over gets 
 budget refuses goes to the next source.
 """
 
-import threading
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
+
+import pybreaker
 
 from core.clock import Clock
-from core.errors import NoRouteError, NotEntitledError, ProviderError, QueueError, RateLimitedError
+from core.errors import NoRouteError, QueueError, StorageError
 from core.words import Capability, Share
-from providers.base import Provider, Spec
-from routing.breaker import STATE_VALUE, FleetBreaker, Permit, read_all
-from routing.budgets import Budget, LongWindows, Refused
-from routing.health import Health, Sums, judge
+from routing.breaker import FleetBreaker
+from routing.budgets import Budget, LimitUse
+from routing.fleet import Fleet
+from routing.health import ELIGIBLE_ABOVE
+from routing.lease import Lease
 from routing.observer import Observer, Silent
+from routing.pair import Pair, Pass
+from routing.policy import Bands, Candidate, order
+from routing.retry import RetryBudget
 from routing.sources import Source
 from routing.state import RoutingState
+from routing.status import SourceStatus, describe
+from routing.wallet import LongWindows, Refused, Token
 
-_HEALTH_S = 0.25
-_ENTITLEMENT_S = 6 * 3600
-_RETRY_SHARE = 0.2
-_LEAST_RETRIES = 10
-_STEP_S = 0.02
+__all__ = ["Lease", "Router", "SourceStatus"]
+
+log = logging.getLogger(__name__)
+
 _SWITCH_S = 1.0
+_LONGEST_STEP_S = 0.05
+_SOON_S = 0.02
+_HEALS_S = 1.0
 
-Bands = tuple[tuple[str, ...], ...]
 
+@dataclass(slots=True)
+class _Ask:
+    """One call's wish, as long as it looks for a source."""
 
-@dataclass(frozen=True, slots=True)
-class SourceStatus:
-    """One source and capability, for ``ops providers`` and the exporter."""
-
-    source: str
     capability: Capability
-    installed: bool
-    why_not: str | None
-    """Why it would not be chosen now; None when it would be."""
-    state: str = "ineligible"
-    """closed, ramp, half_open, open, or ineligible."""
-    circuit: float = 1.0
-    """0 open, 0.5 half-open, 1 closed."""
-    health: float | None = None
-    terms: Health | None = None
-    opens_in_s: float = 0.0
-
-
-@dataclass(slots=True)
-class Lease:
-    """The right to make one call now; end it with exactly one of answered, failed, release."""
-
-    source: str
-    provider: Provider
-    spec: Spec
-    use_by: float
-    _router: "Router"
-    _permit: Permit
-    _ended: bool = False
-
-    def fresh(self) -> bool:
-        """Whether the budget's tokens may still be used."""
-        return self._router.clock.monotonic() < self.use_by
-
-    def release(self) -> None:
-        """The call was not made."""
-        if not self._ended:
-            self._ended = True
-            self._router.breaker(self.source, self.spec.capability).release(self._permit)
-
-    def answered(
-        self, latency_s: float, *, endpoint: str, expected: int = 0, received: int = 0
-    ) -> None:
-        """The call was answered; ``expected`` and ``received`` count bars that had to be there."""
-        if self._ended:
-            return
-        self._ended = True
-        breaker = self._router.breaker(self.source, self.spec.capability)
-        breaker.tell(self._permit, None, latency_s, expected, received)
-        self._router.note_answer(self.source, latency_s)
-        self._router.observer.answered(self.source, endpoint, latency_s)
-
-    def failed(self, error: ProviderError, latency_s: float, *, endpoint: str) -> None:
-        """The call failed: backpressure lowers the budget, missing rights switch the capability off."""
-        if self._ended:
-            return
-        self._ended = True
-        self._router.note_failure(self.source, self.spec.capability, error)
-        breaker = self._router.breaker(self.source, self.spec.capability)
-        breaker.tell(self._permit, error, latency_s, 0, 0)
-        self._router.observer.failed(self.source, endpoint, error.code)
-
-    def retry_allowed(self) -> bool:
-        """Spend one retry of the fleet's budget, 20 % of the calls of the last minute."""
-        return self._router.retry_allowed()
-
-
-@dataclass(slots=True)
-class _HealthCache:
-    at: float = -1.0
-    health: dict[tuple[str, Capability], Health] = field(
-        default_factory=dict[tuple[str, Capability], Health]
-    )
-    rows: dict[tuple[str, Capability], list[str]] = field(
-        default_factory=dict[tuple[str, Capability], list[str]]
-    )
+    share: Share
+    first: str | None
+    bands: Bands
+    exclude: Collection[str]
+    draws: dict[str, float] = field(default_factory=dict[str, float])
+    """Drawn once a wish, so that asking often does not help through a ramp."""
 
 
 class Router:
-    """Shared by all threads of a process."""
+    """Shared by all threads of a process.
+
+    Args:
+        sources: Installed sources, and known names with the reason why they can't be asked.
+        policies: Bands of source names by capability.
+        state: The scripts in Redis.
+        clock: Market and monotonic time.
+        long_windows: Where windows longer than a minute are counted, and what was ever spent from;
+            None: in Redis alone.
+        disabled: Sources that the operator switched off, with the reason; asked about once a second.
+        allow_override: Whether a job's hint goes before the policy.
+        observer: Who counts.
+        egress: Name of the address that calls leave from, where limits are counted by address.
+    """
 
     def __init__(
         self,
@@ -122,19 +78,8 @@ class Router:
         disabled: Callable[[], Mapping[str, str]] = dict,
         allow_override: bool = False,
         observer: Observer | None = None,
+        egress: str = "",
     ) -> None:
-        """Wire the parts.
-
-        Args:
-            sources: Installed sources, and known names with the reason why they can't be asked.
-            policies: Bands of source names by capability.
-            state: The scripts in Redis.
-            clock: Market and monotonic time.
-            long_windows: Where windows longer than a minute are counted; None: in Redis like the rest.
-            disabled: Sources that the operator switched off, with the reason; asked about once a second.
-            allow_override: Whether a job's hint goes before the policy.
-            observer: Who counts.
-        """
         self.clock = clock
         self.observer: Observer = observer or Silent()
         self._sources = {source.name: source for source in sources}
@@ -142,29 +87,48 @@ class Router:
         self._state = state
         self._allow_override = allow_override
         self._disabled = disabled
+        self._specs = {
+            (source.name, capability): spec
+            for source in sources
+            if source.provider is not None
+            for capability, spec in source.provider.specs().items()
+        }
+        pairs = [Pair(*key, spec.timeout_s) for key, spec in self._specs.items()]
+        self._fleet = Fleet(pairs, state, clock, self._noticed)
         self._breakers = {
-            (source.name, capability): FleetBreaker(source.name, capability, state, clock)
-            for source in sources
-            if source.provider is not None
-            for capability in source.provider.specs()
+            (pair.source, pair.capability): FleetBreaker(pair, self._fleet, clock) for pair in pairs
         }
+        by_provider: dict[str, Budget] = {}
+        for source in sources:
+            if source.provider is not None and source.provider.name not in by_provider:
+                limits = source.provider.limits()
+                by_provider[source.provider.name] = Budget(
+                    source.provider.name, limits, state, clock, long_windows, egress
+                )
         self._budgets = {
-            source.name: Budget(source.name, source.provider.limits(), state, clock, long_windows)
+            source.name: by_provider[source.provider.name]
             for source in sources
             if source.provider is not None
         }
-        self._cache = _HealthCache()
-        self._unentitled: dict[tuple[str, Capability], str] = {}
-        self._switched: tuple[float, Mapping[str, str]] = (-1.0, {})
-        self._calls = 0
-        self._lock = threading.Lock()
+        self._switched: tuple[float, Mapping[str, str]] = (-_SWITCH_S, {})
+
+    @property
+    def retries(self) -> RetryBudget:
+        """The fleet's retry budget."""
+        return self._fleet.retries
 
     def breaker(self, source: str, capability: Capability) -> FleetBreaker:
         """The breaker of an installed source."""
         return self._breakers[source, capability]
 
+    def add_listener(self, listener: pybreaker.CircuitBreakerListener) -> None:
+        """Attach one of pybreaker's listeners to every breaker."""
+        for breaker in self._breakers.values():
+            breaker.add_listener(listener)
+
     def eligible(self, capability: Capability) -> list[str]:
         """Sources of the policy that could answer in principle, whatever their health now."""
+        self._fleet.refresh(self.clock.monotonic())
         names = [name for band in self._policies.get(capability, ()) for name in band]
         return [name for name in names if self._why_ineligible(name, capability) is None]
 
@@ -174,173 +138,137 @@ class Router:
         *,
         share: Share,
         hint: str | None = None,
+        pinned: str | None = None,
         exclude: Collection[str] = (),
         deadline: float,
     ) -> Lease:
-        """A lease on the best source that can take one call now; waits for budget until the deadline.
+        """A lease on the best source that can take one call; waits for one until the deadline.
 
         Args:
             capability: What is asked for.
             share: Live work goes first.
             hint: Source that the job names; goes first when overriding is allowed.
-            exclude: Sources that are not to be asked.
-            deadline: Monotonic seconds.
+            pinned: Ask this source and no other, whatever the policy: a re-read.
+            exclude: Sources that are not to be asked, such as the one that just failed.
+            deadline: Monotonic seconds; one in the past looks once.
 
         Raises:
-            NoRouteError: with the reason of every source; ``retry_at`` is set when a budget frees.
+            NoRouteError: no source can take the call by the deadline, with the reason of each. It
+                is raised as soon as that is known; ``retry_at`` is None when waiting does not help.
         """
+        bands: Bands = self._policies.get(capability, ()) if pinned is None else ((pinned,),)
+        first = hint if self._allow_override and pinned is None else None
+        ask = _Ask(capability, share, first, bands, exclude)
         while True:
-            refusals: dict[str, str] = {}
-            soonest: float | None = None
-            for name in self._order(capability, hint):
-                if name in exclude:
-                    refusals[name] = "not wanted for this call"
-                    continue
-                reason, wait_s, lease = self._try(name, capability, share)
-                if lease is not None:
-                    return lease
-                refusals[name] = reason
-                if wait_s is not None:
-                    soonest = wait_s if soonest is None else min(soonest, wait_s)
+            now = self.clock.monotonic()
+            self._fleet.refresh(now)
+            candidates = self._candidates(ask, now)
+            refusals = {name: c.refusal for name, c in candidates.items() if c.refusal is not None}
+            waits = [c.wait_s for c in candidates.values() if c.wait_s is not None]
+            for name in order(bands, candidates, first):
+                answer = self._lease(name, ask, probe=candidates[name].probe)
+                if isinstance(answer, Lease):
+                    return answer
+                refusals[name] = answer.refusal or ""
+                if answer.wait_s is not None:
+                    waits.append(answer.wait_s)
             left = deadline - self.clock.monotonic()
-            if soonest is None or left <= 0:
-                retry_at = None
-                if soonest is not None:
-                    retry_at = self.clock.now() + timedelta(seconds=soonest * self.clock.speed)
-                raise NoRouteError(capability, refusals, retry_at=retry_at)
-            self.clock.sleep(min(left, soonest, _STEP_S))
-
-    def retry_allowed(self) -> bool:
-        """Whether one more retry fits the fleet's budget; it is spent then."""
-        with self._lock:
-            calls, self._calls = self._calls, 0
-        try:
-            answer = self._state.run(
-                "retries", ["gapless:retries"], [calls, 1, _RETRY_SHARE, _LEAST_RETRIES]
-            )
-        except QueueError:
-            return False
-        return bool(int(answer))
-
-    def note_answer(self, source: str, latency_s: float) -> None:
-        """Let the budget know how long calls are under way."""
-        self._budgets[source].note_answer(latency_s)
-
-    def note_failure(self, source: str, capability: Capability, error: ProviderError) -> None:
-        """Act on what a failure says about budget and rights."""
-        if isinstance(error, RateLimitedError):
-            self._budgets[source].obey(error.retry_after_s)
-        elif isinstance(error, NotEntitledError):
-            reason = f"not entitled: {error}"[:200]
-            self._unentitled[source, capability] = reason
-            try:
-                self._state.run(
-                    "entitle",
-                    [f"gapless:entitlement:{source}:{capability}"],
-                    [reason, _ENTITLEMENT_S],
-                )
-            except QueueError:
-                return
+            if not waits or min(waits) > left or self._state.away:
+                named = {name: refusals[name] for name in candidates}
+                raise NoRouteError(capability, named, retry_at=self._retry_at(waits))
+            self.clock.sleep(min(left, max(min(waits), 0.001), _LONGEST_STEP_S))
 
     def status(self) -> list[SourceStatus]:
-        """Every source of every policy, best band first."""
-        self._refresh(force=True)
-        return [
-            self._status(name, capability)
+        """Every source of every policy, best band first; asks Redis and the database."""
+        self._fleet.exchange()
+        places = [
+            (name, capability, band)
             for capability, bands in self._policies.items()
-            for band in bands
-            for name in band
+            for band, names in enumerate(bands, start=1)
+            for name in names
+        ]
+        budgets: dict[str, tuple[LimitUse, ...]] = {}
+        errors: dict[tuple[str, Capability], tuple[str, float] | None] = {}
+        try:
+            keys = [self._state.pair_key(*key) for key in self._breakers]
+            errors = dict(zip(self._breakers, self._state.last_errors(keys), strict=True))
+            for name, budget in self._budgets.items():
+                budgets[name] = tuple(budget.usage())
+        except (QueueError, StorageError) as error:
+            log.warning("routing status is incomplete", extra={"reason": str(error)})
+        return [
+            self._status(name, capability, band, budgets.get(name, ()), errors)
+            for name, capability, band in places
         ]
 
     def close(self) -> None:
-        """Close the connections."""
+        """Tell the fleet what it does not know yet, and close the connections."""
+        self._fleet.exchange()
         self._state.close()
 
-    def _status(self, name: str, capability: Capability) -> SourceStatus:
-        why = self._why_ineligible(name, capability)
-        key = (name, capability)
-        if key not in self._breakers:
-            return SourceStatus(
-                name,
-                capability,
-                installed=False,
-                state="ineligible",
-                circuit=1.0,
-                health=None,
-                terms=None,
-                why_not=why,
-            )
-        row = self._cache.rows.get(key)
-        state = row[0] if row else "closed"
-        health = self._cache.health.get(key) or judge("closed", Sums())
-        if why is None and state == "open":
-            why = f"breaker open: {row[1] if row else ''}"
-        elif why is None and not health.eligible:
-            why = f"health {health.score:.2f} is not above 0.55"
-        return SourceStatus(
-            name,
-            capability,
-            installed=True,
-            state=state,
-            circuit=STATE_VALUE[state],
-            health=health.score,
-            terms=health,
-            why_not=why,
-            opens_in_s=float(row[2]) / 1000 if row else 0.0,
-        )
+    def _candidates(self, ask: _Ask, now: float) -> dict[str, Candidate]:
+        names = [name for band in ask.bands for name in band]
+        if ask.first is not None:
+            names.insert(0, ask.first)
+        return {name: self._candidate(name, ask, now) for name in names}
 
-    def _order(self, capability: Capability, hint: str | None) -> list[str]:
-        self._refresh()
-        ordered: list[str] = []
-        if hint is not None and self._allow_override:
-            ordered.append(hint)
-        for band in self._policies.get(capability, ()):
-            ordered += sorted(
-                band, key=lambda name: (-self._score(name, capability), band.index(name))
-            )
-        return list(dict.fromkeys(ordered))
-
-    def _score(self, name: str, capability: Capability) -> float:
-        health = self._cache.health.get((name, capability))
-        # Rounded, so that noise in the third digit does not swap two equally good sources.
-        return 1.0 if health is None else round(health.score, 2)
-
-    def _try(
-        self, name: str, capability: Capability, share: Share
-    ) -> tuple[str, float | None, Lease | None]:
-        """A lease, or the reason and after how many real seconds it may be another one."""
-        why = self._why_ineligible(name, capability)
+    def _candidate(self, name: str, ask: _Ask, now: float) -> Candidate:
+        if name in ask.exclude:
+            return Candidate("not wanted for this call")
+        why = self._why_ineligible(name, ask.capability)
         if why is not None:
-            return why, None, None
-        source = self._sources[name]
-        spec = source.spec(capability)
-        provider = source.provider
-        assert spec is not None, "an eligible source offers the capability"
-        assert provider is not None, "an eligible source is installed"
-        breaker = self._breakers[name, capability]
-        permit = breaker.ask()
-        if not permit.allowed:
-            return (
-                f"breaker {permit.state}: {permit.reason or 'waiting for its probe'}",
-                permit.wait_s,
-                None,
-            )
-        health = self._cache.health.get((name, capability))
-        if (
-            not permit.token
-            and permit.state == "closed"
-            and health is not None
-            and not health.eligible
-        ):
-            return f"health {health.score:.2f} is not above 0.55", None, None
-        taken = self._budgets[name].take(dict(spec.cost), share)
-        if isinstance(taken, Refused):
-            breaker.release(permit)
-            return taken.why, taken.wait_s / self.clock.speed, None
-        with self._lock:
-            self._calls += 1
-        self.observer.selected(capability, name)
-        return "", None, Lease(name, provider, spec, taken, self, permit)
+            # An operator's switch may turn; what is not installed stays so while we wait.
+            return Candidate(why)
+        pair = self._breakers[name, ask.capability].pair
+        view = pair.view
+        standing, score = view.standing, view.health.score
+        if standing.share <= 0:
+            wait_s = view.wait_s(now)
+            if wait_s <= 0:
+                return Candidate(health=score, probe=True)
+            if standing.state == "open":
+                return Candidate(f"breaker open for {wait_s:.1f} s: {standing.why}", wait_s)
+            return Candidate(f"breaker half-open, its probe is out: {standing.why}", _SOON_S)
+        if standing.share < 1:
+            draw = ask.draws.get(name)
+            if draw is None:
+                draw = ask.draws[name] = pair.draw()
+            if draw >= standing.share:
+                share = f"{100 * standing.share:.0f} %"
+                return Candidate(
+                    f"breaker half-open, lets {share} through: {standing.why}", _SOON_S
+                )
+        doubt = pair.doubt(now)
+        if doubt is not None:
+            return Candidate(doubt, _SOON_S)
+        if score <= ELIGIBLE_ABOVE:
+            return Candidate(f"health {score:.2f} is not above {ELIGIBLE_ABOVE}", _HEALS_S)
+        return Candidate(health=score)
+
+    def _lease(self, name: str, ask: _Ask, *, probe: bool) -> Lease | Candidate:
+        """Take the budget's tokens, then the breaker's leave."""
+        provider = self._sources[name].provider
+        assert provider is not None, "a candidate is installed"
+        spec = self._specs[name, ask.capability]
+        budget = self._budgets[name]
+        token = budget.wallet(spec.cost, ask.share).take()
+        if isinstance(token, Refused):
+            return Candidate(token.why, self.clock.real_seconds(token.wait_s))
+        breaker = self._breakers[name, ask.capability]
+        passed = self._leave(breaker, token, probe=probe)
+        if passed is None:
+            return Candidate("breaker half-open, another process probes", _SOON_S)
+        self.observer.selected(ask.capability, name)
+        if breaker.heard:
+            breaker.before(provider.send)
+        return Lease(name, provider, spec, self, breaker, passed, budget, token)
+
+    def _leave(self, breaker: FleetBreaker, token: Token, *, probe: bool) -> Pass | None:
+        claimed = breaker.claim() if probe else ""
+        if probe and not claimed:
+            token.give_back()
+            return None
+        return breaker.pair.begin(self.clock.monotonic(), claimed)
 
     def _why_ineligible(self, name: str, capability: Capability) -> str | None:
         source = self._sources.get(name)
@@ -348,12 +276,16 @@ class Router:
             return "unknown: no such provider"
         if source.provider is None:
             return source.ineligible or "not installed"
-        if source.spec(capability) is None:
+        breaker = self._breakers.get((name, capability))
+        if breaker is None:
             return f"does not offer {capability}"
         reason = self._switched_off().get(name)
         if reason is not None:
             return f"disabled by the operator: {reason}"
-        return self._unentitled.get((name, capability))
+        view = breaker.pair.view
+        if view.off_s > 0:
+            return f"not entitled: {view.off_why}"
+        return None
 
     def _switched_off(self) -> Mapping[str, str]:
         at, switched = self._switched
@@ -361,26 +293,47 @@ class Router:
         if now - at > _SWITCH_S:
             # Claimed before it is looked up: one thread asks, the others go on with what is known.
             self._switched = (now, switched)
-            switched = self._disabled()
+            try:
+                switched = self._disabled()
+            except StorageError as error:
+                log.warning("switches can't be read", extra={"reason": str(error)})
             self._switched = (now, switched)
         return switched
 
-    def _refresh(self, *, force: bool = False) -> None:
+    def _retry_at(self, waits: Sequence[float]) -> datetime | None:
+        if not waits:
+            return None
+        return self.clock.now() + timedelta(seconds=min(waits) * self.clock.speed)
+
+    def _noticed(self, pair: Pair) -> None:
+        standing = pair.view.standing
+        log.info(
+            "breaker",
+            extra={
+                "source": pair.source,
+                "capability": pair.capability.value,
+                "state": standing.state.value,
+                "reason": standing.why,
+            },
+        )
+        self._breakers[pair.source, pair.capability].noticed()
+
+    def _status(
+        self,
+        name: str,
+        capability: Capability,
+        band: int,
+        budgets: tuple[LimitUse, ...],
+        errors: Mapping[tuple[str, Capability], tuple[str, float] | None],
+    ) -> SourceStatus:
+        why = self._why_ineligible(name, capability)
+        breaker = self._breakers.get((name, capability))
+        if breaker is None:
+            return SourceStatus(name, capability, band, installed=False, why_not=why)
         now = self.clock.monotonic()
-        if not force and now - self._cache.at < _HEALTH_S:
-            return
-        self._cache.at = now
-        keys = list(self._breakers)
-        if not keys:
-            return
-        try:
-            rows = read_all(self._state, [self._breakers[key] for key in keys])
-        except QueueError:
-            return
-        for key, row in zip(keys, rows, strict=True):
-            self._cache.rows[key] = row
-            if row[10]:
-                self._unentitled[key] = row[10]
-            else:
-                self._unentitled.pop(key, None)
-            self._cache.health[key] = judge(row[0], Sums(*(float(value) for value in row[3:9])))
+        if why is None:
+            bare = _Ask(capability, Share.LIVE, None, (), (), {name: 0.0})
+            why = self._candidate(name, bare, now).refusal
+        everyone = sum(b.pair.view.calls for (_, c), b in self._breakers.items() if c == capability)
+        error = errors.get((name, capability))
+        return describe(breaker.pair, band, why, now, everyone, budgets, error)

@@ -1,32 +1,19 @@
--- Begin counting a source's windows, or obey a 429.
+-- Obey a 429: pause the provider for the whole fleet, and use a smaller share of its limits for a while.
 --
--- Key space: as lease.lua. ARGV: 1 count of segments, 3 numbers each; then the act and its numbers:
---   'born'  full(0|1), then for each key its window + guard: begin to count; full: as if the window were used up
---   'pause' market seconds to wait (0: none given): shrink by a third and pause
-local t = redis.call('TIME')
-local real = tonumber(t[1]) + tonumber(t[2]) / 1e6
-local a, segments = 2, tonumber(ARGV[1])
-local now = real
-for i = 1, segments do
-  local rs, ms, sp = tonumber(ARGV[a]), tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2])
-  if i == 1 or rs <= real then now = ms + (real - rs) * sp end
-  a = a + 3
+-- Key space: KEYS[1] throttle:<provider> as in lease.lua; `shrunk_real` real time of the last shrinking.
+-- ARGV: 1 segments (JSON), 2 pause (market us), 3 real us within which further 429s shrink nothing, because they
+--   belong to calls that had left before; 4 factor, 5 least share, 6 market us in which a share of 1 would grow back
+-- Returns market us of the pause left.
+local segments = cjson.decode(ARGV[1])
+local real = real_now()
+local v = redis.call('HMGET', KEYS[1], 'seen', 'paused', 'factor', 'shrunk', 'shrunk_real')
+local now = math.max(market(segments, real), tonumber(v[1]) or 0)
+local paused = math.max(tonumber(v[2]) or 0, now + tonumber(ARGV[2]))
+redis.call('HSET', KEYS[1], 'seen', whole(now), 'paused', whole(paused))
+if real - (tonumber(v[5]) or 0) >= tonumber(ARGV[3]) then
+  local share = 1
+  if v[3] then share = math.min(1, tonumber(v[3]) + (now - tonumber(v[4])) / tonumber(ARGV[6])) end
+  share = math.max(tonumber(ARGV[5]), share * tonumber(ARGV[4]))
+  redis.call('HSET', KEYS[1], 'factor', string.format('%.6f', share), 'shrunk', whole(now), 'shrunk_real', whole(real))
 end
-local act = ARGV[a]
-if act == 'born' then
-  local full = ARGV[a + 1] == '1'
-  for k = 1, #KEYS do
-    if redis.call('HSETNX', KEYS[k], 'born', string.format('%.6f', now)) == 1 and full then
-      redis.call('HSET', KEYS[k], 'full_until', string.format('%.6f', now + tonumber(ARGV[a + 1 + k])))
-    end
-  end
-  return 1
-end
-local wait = tonumber(ARGV[a + 1])
-for k = 1, #KEYS do
-  local shrink = tonumber(redis.call('HGET', KEYS[k], 'shrink') or '1')
-  redis.call('HSET', KEYS[k], 'shrink', tostring(math.max(0.1, shrink * 0.67)), 'shrunk_at', string.format('%.6f', now))
-  local until_ = tonumber(redis.call('HGET', KEYS[k], 'pause_until') or '0')
-  if now + wait > until_ then redis.call('HSET', KEYS[k], 'pause_until', string.format('%.6f', now + wait)) end
-end
-return 1
+return paused - now

@@ -1,47 +1,77 @@
-"""The health score: its four terms and their weights, by hand."""
+"""Health: four terms, their weights, how they fade; by hand."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.health import Sums, judge
+from routing import health
+from routing.circuit import State
+from routing.health import Health
 
-numbers = st.floats(0, 1e6)
+unit = st.floats(0, 1)
 
 
-@given(
-    st.sampled_from(["closed", "ramp", "half_open", "open"]),
-    st.builds(Sums, numbers, numbers, numbers, numbers, numbers, numbers),
-)
-def test_every_term_and_the_score_stay_between_0_and_1(state: str, sums: Sums) -> None:
-    health = judge(state, sums)
-    terms = (health.breaker, health.latency, health.errors, health.completeness, health.score)
-    assert all(0 <= term <= 1 + 1e-9 for term in terms)
+@given(st.sampled_from(list(State)), unit, unit, unit)
+def test_the_score_lies_between_0_and_1(state: State, a: float, b: float, c: float) -> None:
+    assert 0 <= Health(health.breaker_term(state), a, b, c).score <= 1
+
+
+def test_the_weights_are_the_user_s() -> None:
+    terms = [Health(1, 0, 0, 0), Health(0, 1, 0, 0), Health(0, 0, 1, 0), Health(0, 0, 0, 1)]
+    assert [term.score for term in terms] == [0.45, 0.25, 0.20, 0.10]
 
 
 def test_a_source_without_samples_is_in_full_health() -> None:
-    assert judge("closed", Sums()).score == pytest.approx(1.0)
+    assert Health().score == pytest.approx(1.0)
 
 
 def test_an_open_breaker_alone_makes_a_source_ineligible() -> None:
-    health = judge("open", Sums())
-    assert health.score == pytest.approx(0.55)
-    assert not health.eligible
+    assert not Health(breaker=health.breaker_term(State.OPEN)).eligible
 
 
 def test_a_half_open_breaker_counts_half() -> None:
-    assert judge("half_open", Sums()).score == pytest.approx(0.775)
+    half = Health(breaker=health.breaker_term(State.HALF_OPEN))
+    assert half.score == pytest.approx(0.775)
+    assert half.eligible
 
 
-def test_answers_of_three_seconds_cost_the_whole_latency_term_when_there_are_many() -> None:
-    slow = Sums(calls=1e6, timed=1e6, latency_ms=3e9)
-    assert judge("closed", slow).score == pytest.approx(0.75, abs=1e-3)
+@pytest.mark.parametrize(
+    ("latency_s", "sample"),
+    # ln(3 / 0.5) / ln(20) = 0.598, ln(3) / ln(20) = 0.367
+    [(0.0, 1.0), (0.15, 1.0), (0.5, 0.598), (1.0, 0.367), (3.0, 0.0), (9.0, 0.0)],
+)
+def test_latency_is_judged_against_the_time_limit(latency_s: float, sample: float) -> None:
+    assert health.latency_sample(latency_s, 3.0) == pytest.approx(sample, abs=1e-3)
 
 
-def test_all_calls_failing_cost_the_whole_error_term() -> None:
-    assert judge("closed", Sums(calls=1e6, failures=1e6)).score == pytest.approx(0.80, abs=1e-3)
+def test_a_term_goes_half_of_the_way_back_to_1_in_thirty_seconds() -> None:
+    assert health.relax(0.0, 30) == pytest.approx(0.5)
+    assert health.relax(0.2, 60) == pytest.approx(0.8)
+    assert health.relax(0.4, -5) == pytest.approx(0.4)
 
 
-def test_half_of_the_bars_missing_costs_half_of_the_completeness_term() -> None:
-    sums = Sums(expected=1e6, received=5e5)
-    assert judge("closed", sums).score == pytest.approx(0.95, abs=1e-3)
+@given(unit, unit, st.integers(1, 10_000))
+def test_samples_pull_a_term_towards_their_mean(term: float, mean: float, count: int) -> None:
+    blended = health.blend(term, mean, count)
+    assert min(term, mean) - 1e-9 <= blended <= max(term, mean) + 1e-9
+
+
+def test_ten_times_slower_than_usual_is_a_failure_and_twice_is_not() -> None:
+    assert health.is_slow(0.6, 3.0, 0.06)
+    assert not health.is_slow(0.12, 3.0, 0.06)
+    assert not health.is_slow(0.2, 3.0, 0.01), "a quarter second is never slow"
+    assert not health.is_slow(0.6, 3.0, None), "nobody knows what is usual"
+    assert health.is_slow(2.5, 3.0, None), "nearly the time limit"
+
+
+def test_an_empty_answer_is_a_failure_only_where_answers_are_usually_complete() -> None:
+    assert health.is_hollow(3, 0, 0.97)
+    assert not health.is_hollow(3, 1, 0.97)
+    assert not health.is_hollow(3, 0, 0.4), "rarely traded symbols"
+    assert not health.is_hollow(3, 0, None)
+    assert not health.is_hollow(0, 0, 0.97)
+
+
+@pytest.mark.parametrize(("expected", "received", "sample"), [(4, 2, 0.5), (4, 4, 1), (4, 9, 1)])
+def test_completeness_is_the_share_that_came(expected: int, received: int, sample: float) -> None:
+    assert health.completeness_sample(expected, received) == sample

@@ -1,0 +1,160 @@
+"""Keeps this process and the fleet of one mind about every source, in one round trip now and then.
+
+What this process saw goes out and what all saw comes back, at most every ``_EVERY_S`` real seconds
+and only while calls are made; at once when the breaker may have to move. The thread that notices the
+age of what is known makes the exchange, the others go on with what is known.
+"""
+
+import random
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from core.clock import Clock
+from core.errors import QueueError
+from routing import health, retry
+from routing.circuit import RULES, Standing, State
+from routing.health import Health
+from routing.pair import Pair, View
+from routing.retry import RetryBudget
+from routing.state import RoutingState
+
+_EVERY_S = 0.1
+_OLD_S = 1.0
+"""A view older than this is worth waiting for."""
+_USUAL_S = 300.0
+_USUAL_LEAST = 20
+_OFF_S = 6 * 3600.0
+"""A capability that the plan does not include is asked for again after so many real seconds."""
+_OFF_LEAST = 3
+"""Refusals in a row that outweigh an earlier good answer."""
+
+_RULES = orjson.dumps(
+    {
+        **RULES,
+        "half_life_ms": health.HALF_LIFE_S * 1000,
+        "weight": health.WEIGHT,
+        "usual_ms": _USUAL_S * 1000,
+        "usual_least": _USUAL_LEAST,
+        "off_ms": _OFF_S * 1000,
+        "off_least": _OFF_LEAST,
+        "retry_share": retry.SHARE,
+        "retry_floor": retry.FLOOR,
+    }
+)
+
+
+class Fleet:
+    """Exchanges all pairs of a process with Redis; thread-safe.
+
+    Args:
+        pairs: What this process knows.
+        state: Redis.
+        clock: Monotonic time.
+        moved: Called with a pair whose breaker's state is another than before.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        state: RoutingState,
+        clock: Clock,
+        moved: Callable[[Pair], None],
+    ) -> None:
+        self._pairs = tuple(pairs)
+        self._state = state
+        self._clock = clock
+        self._moved = moved
+        self._keys = [
+            state.key("retries"),
+            *(state.pair_key(pair.source, pair.capability) for pair in pairs),
+        ]
+        self._lock = threading.Lock()
+        self._at = -_OLD_S
+        self.retries = RetryBudget(lambda wanted: self.exchange(retries=wanted))
+
+    def refresh(self, now: float) -> None:
+        """Exchange if the last one is long enough ago; costs nothing otherwise."""
+        age = now - self._at
+        if age < _EVERY_S:
+            return
+        if self._lock.acquire(blocking=age >= _OLD_S and not self._state.away):
+            try:
+                if self._at < now:
+                    self._exchange(0)
+            finally:
+                self._lock.release()
+
+    def exchange(self, *, retries: int = 0) -> None:
+        """Exchange now: something happened that the others should know, or retries are wanted."""
+        with self._lock:
+            self._exchange(retries)
+
+    def claim(self, pair: Pair, token: str, within_s: float) -> bool:
+        """Become the fleet's one probe of a source; it is given up after ``within_s`` real seconds."""
+        key = self._state.pair_key(pair.source, pair.capability)
+        try:
+            won = self._state.run("probe", [key], [_RULES, token, round(within_s * 1000)])
+        except QueueError:
+            return pair.claim_alone(self._clock.monotonic(), token, within_s)
+        # Whoever lost sees on the next look who went.
+        self._at = -_OLD_S
+        return bool(won)
+
+    def _exchange(self, retries: int) -> None:
+        now = self._clock.monotonic()
+        if self._state.away:
+            self._go_alone(now, self.retries.take_calls(), [None] * len(self._pairs))
+            return
+        samples = [pair.take_samples() for pair in self._pairs]
+        calls = self.retries.take_calls()
+        args: list[str | bytes | int | float] = [_RULES, _jitter(), calls, retries]
+        args += ["" if packed is None else orjson.dumps(packed) for packed in samples]
+        try:
+            answer = self._state.run("sync", self._keys, args)
+        except QueueError:
+            self._go_alone(self._clock.monotonic(), calls, samples)
+            return
+        granted, rows = orjson.loads(answer)
+        self.retries.exchanged(calls, int(granted))
+        self._at = now = self._clock.monotonic()
+        for pair, row in zip(self._pairs, rows, strict=True):
+            if pair.saw(_view(now, row)):
+                self._moved(pair)
+
+    def _go_alone(
+        self, now: float, calls: int, samples: Sequence[Mapping[str, Any] | None]
+    ) -> None:
+        self.retries.exchanged(calls, None)
+        self._at = now
+        for pair, unsent in zip(self._pairs, samples, strict=True):
+            if pair.alone(now, unsent):
+                self._moved(pair)
+
+
+def _view(now: float, row: Sequence[Any]) -> View:
+    """A row of ``lua/sync.lua``."""
+    state, version, share, wait_ms, why, latency, errors, completeness, *rest = row
+    usual_ms, usual_completeness, off_ms, off_why, calls = rest
+    state = State(state)
+    return View(
+        at=now,
+        standing=Standing(state, int(version), share, wait_ms, why),
+        health=Health(health.breaker_term(state), latency, errors, completeness),
+        usual_s=usual_ms / 1000 or None,
+        usual_completeness=usual_completeness or None,
+        off_s=off_ms / 1000,
+        off_why=off_why,
+        calls=calls,
+    )
+
+
+def _jitter() -> float:
+    return random.random()  # noqa: S311 - spreads open times only
+
+
+def rules() -> Mapping[str, Any]:
+    """The constants that the scripts get."""
+    return orjson.loads(_RULES)
