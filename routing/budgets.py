@@ -4,7 +4,7 @@ Tokens have a use-by of real seconds, measured on the monotonic clock from befor
 for, so that neither a slow reply nor a stepped clock prolongs it. The scripts book them at the latest
 market time at which their calls can arrive (``lua/lease.lua``): how much a window loses by that is
 ``speed * (use-by + transit)``. A request arrives before its answer does, so transit is the longest
-answer time seen lately, within bounds.
+answer time seen lately, within bounds; a call that took longer is booked anew when it ends.
 """
 
 import math

@@ -71,7 +71,7 @@ class Lease:
             received: How many of them came.
         """
         if self._end():
-            self._desk.retries.called()
+            self._arrived()
             self._budget.answered(latency_s)
             self._breaker.answered(self._pass, latency_s, expected, received)
             self._desk.observer.answered(self.source, endpoint, latency_s)
@@ -79,7 +79,7 @@ class Lease:
     def failed(self, error: ProviderError, latency_s: float, *, endpoint: str) -> None:
         """The call failed. A 429 lowers and pauses the budget; a missing right ends the capability."""
         if self._end():
-            self._desk.retries.called()
+            self._arrived()
             if isinstance(error, RateLimitedError):
                 self._free_retry = True
                 self._budget.obey(error)
@@ -89,6 +89,10 @@ class Lease:
     def retry_allowed(self) -> bool:
         """Spend one retry of the fleet's budget, 20 % of its calls; after a 429 it costs nothing."""
         return self._free_retry or self._desk.retries.spend()
+
+    def _arrived(self) -> None:
+        self._desk.retries.called()
+        self._token.ended(self._desk.clock.monotonic())
 
     def _end(self) -> bool:
         ended, self._ended = self._ended, True

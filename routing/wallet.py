@@ -106,6 +106,12 @@ class _Block:
     ahead: int
     """Market microseconds under which the script booked them; 0: not to be handed back."""
     blocks: Sequence[int]
+    arrived_by: float
+    """Monotonic seconds until which the booking holds for calls that leave in time."""
+
+
+_Correction = tuple[int, int, Sequence[int], int]
+"""Calls, ``ahead``, blocks, and 0 for never made or 1 for late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +126,11 @@ class Token:
         """The call was certainly not made."""
         if self._wallet is not None and self._block is not None:
             self._wallet.take_back(self._block)
+
+    def ended(self, now: float) -> None:
+        """The call was made, and has arrived by now if ever."""
+        if self._wallet is not None and self._block is not None and now > self._block.arrived_by:
+            self._wallet.was_late(self._block)
 
 
 class Wallet:
@@ -136,6 +147,7 @@ class Wallet:
         self._facts = orjson.dumps(
             {
                 "recover": round(RECOVER_S * 1e6),
+                "hold": round(budget.hold_s * 1e6),
                 "limits": [
                     {
                         "units": limit.units,
@@ -162,7 +174,7 @@ class Wallet:
         self._crowd = 0
         self._crowd_lock = threading.Lock()
         self._block: _Block | None = None
-        self._refunds: list[tuple[int, int, Sequence[int]]] = []
+        self._corrections: list[_Correction] = []
         self._given = 0
         self._rate = 0.0
         self._leased_at = budget.clock.monotonic()
@@ -206,6 +218,15 @@ class Wallet:
             else:
                 self._hand_back(block, 1)
 
+    def was_late(self, block: _Block) -> None:
+        """A call may have arrived later than it was booked for: book it anew, while it counts."""
+        late = [(1, block.ahead, block.blocks, 1)]
+        try:
+            self._ask(0, "a" * len(self._limits), late)
+        except QueueError:
+            with self._lock:
+                self._corrections += late
+
     def burn(self) -> None:
         """Tokens in hand are not to be used: the provider asked us to stop."""
         with self._lock:
@@ -215,7 +236,7 @@ class Wallet:
 
     def look(self) -> str:
         """What the windows hold, as ``lua/lease.lua`` tells without leasing."""
-        return self._ask(0, "a" * len(self._limits))
+        return self._ask(0, "a" * len(self._limits), [])
 
     def _from_hand(self, now: float) -> Token | None:
         block = self._block
@@ -233,7 +254,7 @@ class Wallet:
 
     def _hand_back(self, block: _Block, calls: int) -> None:
         if calls > 0 and block.ahead > 0:
-            self._refunds.append((calls, block.ahead, block.blocks))
+            self._corrections.append((calls, block.ahead, block.blocks, 0))
 
     def _lease(self) -> Token | Refused:
         """Ask the fleet for as many calls as will likely be used, one at least."""
@@ -245,15 +266,21 @@ class Wallet:
         likely = math.ceil(self._rate * self._budget.use_by_s * _AHEAD)
         wanted = min(self._most, max(likely, self._crowd, 1))
         for _ in range(4):
-            asked = clock.monotonic()
+            asked, hold_s = clock.monotonic(), self._budget.hold_s
+            # Corrections are sent once: if the reply is lost, they may have been made.
+            corrections, self._corrections = self._corrections, []
             try:
-                calls, ahead, wait, code, index, blocks = self._ask(wanted, letters)
+                calls, ahead, wait, code, index, blocks = self._ask(
+                    wanted, letters, corrections, hold_s
+                )
             except QueueError:
                 return Refused("Redis does not answer, no tokens in hand", clock.speed * 0.25)
             if code == "ok":
                 self._lost_since = None
                 self._budget.spent = True
-                self._block = _Block(asked + self._budget.use_by_s, int(calls), int(ahead), blocks)
+                self._block = _Block(
+                    asked + self._budget.use_by_s, int(calls), int(ahead), blocks, asked + hold_s
+                )
                 token = self._from_hand(clock.monotonic())
                 return token or Refused("the lease came too late to be used", 0.001)
             if code == "lost":
@@ -266,19 +293,22 @@ class Wallet:
                 return refused
         return Refused("the budget is taken faster than it comes", 0.01 * clock.speed)
 
-    def _ask(self, calls: int, letters: str) -> Any:
-        refunds, self._refunds = (self._refunds, []) if calls else ([], self._refunds)
-        hold_us = round(self._budget.hold_s * 1e6)
+    def _ask(
+        self,
+        calls: int,
+        letters: str,
+        corrections: "Sequence[_Correction]",
+        hold_s: float = 0.0,
+    ) -> Any:
         state = self._budget.state
-        # Refunds are sent once: if the reply is lost, they may have been taken.
         args = [
             self._facts,
             state.segments(),
             calls,
             self._share.value,
             letters,
-            hold_us,
-            orjson.dumps(refunds) if refunds else b"[]",
+            round(hold_s * 1e6),
+            orjson.dumps(corrections) if corrections else b"[]",
         ]
         return state.run("lease", self._keys, args)
 

@@ -3,7 +3,8 @@
 -- A leased call may arrive at the provider from now until `ahead` = market time of (now + use-by + transit). Its units
 -- are booked under `ahead` and counted until `ahead` + window. Any rolling window [x, x + window) holds only arrivals of
 -- leases with ahead >= x and granted before x + window; when the last of those was granted, all the others were still
--- counted. So no window ever holds more than the limit, at any speed, whatever the interleaving.
+-- counted. So no window ever holds more than the limit, at any speed, whatever the interleaving. A call that took longer
+-- is booked anew as soon as its process knows, while it still counts: exact for delays of up to a window.
 --
 -- Key space (prefix gapless:{routing}:<era>:):
 --   KEYS[1]   throttle:<provider>               hash
@@ -15,7 +16,7 @@
 --     head, tail, last  first bucket in the window, first bucket in the window + linger, last bucket written
 --     live, back        units in the window by share
 --     linger            live units in the window + linger: what backfill must count
---     slot, paced       present tenth of the window (hold included), and what backfill took in it: were it to take all
+--     slot, paced       present tenth of the window (usual hold included), and what backfill took in it: were it to take all
 --                       at once, live work would find nothing for as long as a window lasts
 --     l<i>, b<i>        units by share of leases with ahead in ((i - 1) * step, i * step]
 --     or, for a window that PostgreSQL counts, a pool by share leased from there:
@@ -23,7 +24,8 @@
 --                                               (real), dry until (market)
 -- ARGV: 1 static facts (JSON), 2 segments (JSON), 3 calls wanted (0: only look), 4 share live|backfill,
 --   5 what to do with an absent window, a letter each: a say 'lost', e begin empty, f begin full,
---   6 use-by + transit (real us), 7 refunds (JSON: {{calls, ahead, {block, ...}}, ...})
+--   6 use-by + transit (real us), 7 corrections (JSON: {{calls, ahead, {block, ...}, late}, ...}): calls that were never
+--   made (late = 0) go back; calls that may have arrived after `ahead` (late = 1) count from now
 -- Returns {calls, ahead (0: not to be refunded), wait (market us), code, index of the window, {block of each window}},
 --   or JSON when looking.
 local conf, segments = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
@@ -41,7 +43,7 @@ local mine = is_live and 'l' or 'b'
 local factor = 1
 if th[3] then factor = math.min(1, tonumber(th[3]) + (now - tonumber(th[4])) / conf.recover) end
 
-local function pace_of(limit) return (limit.window + ahead - now) / 10 end
+local function pace_of(limit) return (limit.window + conf.hold * speed) / 10 end
 
 local function linger_of(limit) return math.min(speed * 1000000, limit.window / 10) end
 
@@ -95,8 +97,8 @@ local function load(key, limit, letter)
   return s
 end
 
--- Units of a lease that were never used go back where they were booked, as long as that is still counted.
-local function refund(key, s, limit, units, at)
+-- Take units of a lease from where they were booked, as long as that is still counted.
+local function unbook(key, s, limit, units, at)
   local bucket = math.ceil(at / limit.step)
   local field = mine .. whole(bucket)
   local booked = tonumber(redis.call('HGET', key, field) or '0')
@@ -108,6 +110,21 @@ local function refund(key, s, limit, units, at)
   elseif bucket >= s.head then
     s.back = s.back - units
   end
+end
+
+-- Book units under a market time; false when it had to be a later one, because the head has moved on.
+local function book(key, s, limit, units, at)
+  local bucket = math.ceil(at / limit.step)
+  local exact = bucket >= s.head
+  bucket = math.max(bucket, s.head)
+  redis.call('HINCRBY', key, mine .. whole(bucket), units)
+  s.last = math.max(s.last, bucket)
+  if is_live then
+    s.live, s.linger = s.live + units, s.linger + units
+  else
+    s.back = s.back + units
+  end
+  return exact
 end
 
 -- Market us until the next units leave the window, so that asking again makes sense.
@@ -135,12 +152,25 @@ local function next_exit(key, s, limit)
   return math.max(1, (exit or now + speed * 1000000) - now)
 end
 
-local state, room, blocks = {}, {}, {}
+local state, blocks = {}, {}
 for i, limit in ipairs(conf.limits) do
   blocks[i] = 0
   if not limit.long then
     state[i] = load(KEYS[i + 1], limit, string.sub(absent, i, i))
     if not state[i] and wanted > 0 then return {0, 0, 0, 'lost', i - 1, blocks} end
+  end
+end
+
+redis.call('HSET', KEYS[1], 'seen', whole(now))
+for _, r in ipairs(cjson.decode(ARGV[7])) do
+  for i, limit in ipairs(conf.limits) do
+    local units = r[1] * limit.cost
+    if state[i] then
+      unbook(KEYS[i + 1], state[i], limit, units, r[2])
+      if r[4] == 1 then book(KEYS[i + 1], state[i], limit, units, now) end
+    elseif limit.long and r[4] == 0 and tonumber(redis.call('HGET', KEYS[i + 1], 'o:' .. share) or '0') == r[3][i] then
+      redis.call('HINCRBY', KEYS[i + 1], 'u:' .. share, units)
+    end
   end
 end
 
@@ -153,17 +183,6 @@ if wanted == 0 then
   end
   local paused = math.max(0, (tonumber(th[2]) or 0) - now)
   return cjson.encode({paused = paused, factor = factor, used = looked})
-end
-
-redis.call('HSET', KEYS[1], 'seen', whole(now))
-for _, r in ipairs(cjson.decode(ARGV[7])) do
-  for i, limit in ipairs(conf.limits) do
-    if not limit.long then
-      refund(KEYS[i + 1], state[i], limit, r[1] * limit.cost, r[2])
-    elseif tonumber(redis.call('HGET', KEYS[i + 1], 'o:' .. share) or '0') == r[3][i] then
-      redis.call('HINCRBY', KEYS[i + 1], 'u:' .. share, r[1] * limit.cost)
-    end
-  end
 end
 
 local calls, code, wait, where = wanted, 'ok', 0, -1
@@ -231,18 +250,8 @@ for i, limit in ipairs(conf.limits) do
   local s, key, units = state[i], KEYS[i + 1], calls * limit.cost
   if s then
     if calls > 0 then
-      local bucket = math.ceil(ahead / limit.step)
-      if bucket < s.head then
-        -- The head has moved on (a replay slowed down): booked later is counted longer, and can't be refunded.
-        bucket, refundable = s.head, 0
-      end
-      redis.call('HINCRBY', key, mine .. whole(bucket), units)
-      s.last = math.max(s.last, bucket)
-      if is_live then
-        s.live, s.linger = s.live + units, s.linger + units
-      else
-        s.back, s.paced = s.back + units, s.paced + units
-      end
+      if not book(key, s, limit, units, ahead) then refundable = 0 end
+      if not is_live then s.paced = s.paced + units end
     end
     save(key, s)
   elseif calls > 0 then

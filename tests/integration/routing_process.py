@@ -36,7 +36,6 @@ def clock_of(wish: dict[str, Any]) -> Clock:
 
 def call(built: Router, clock: Clock, wish: dict[str, Any], end: float) -> None:
     """Call until the end; every call arrives a little after it left."""
-    # The output takes whole lines from many threads and outlives a kill.
     while (now := clock.monotonic()) < end:
         try:
             lease = built.acquire(BARS, share=Share(wish["share"]), deadline=min(end, now + 0.5))
@@ -51,10 +50,10 @@ def call(built: Router, clock: Clock, wish: dict[str, Any], end: float) -> None:
             clock.sleep(0.05)
             lease.failed(ProviderUnavailableError("refused"), 0.05, endpoint="x")
             continue
-        delay = random.uniform(0, 0.03)
-        clock.sleep(delay)
+        left = clock.monotonic()
+        clock.sleep(random.uniform(0, 0.03))
         sys.stdout.write(f"{time.time()!r}\n")
-        lease.answered(delay, endpoint="x")
+        lease.answered(clock.monotonic() - left, endpoint="x")
         clock.sleep(wish.get("pause", 0.0))
 
 

@@ -287,3 +287,14 @@ def test_a_call_that_was_not_made_gives_its_tokens_back(redis_url: str) -> None:
         CLOCK.sleep(0.3)
         assert take(built, Share.LIVE) == 1
         assert not leases[1].fresh() or CLOCK.monotonic() < leases[1].use_by
+
+
+def test_a_call_that_was_long_under_way_counts_from_its_answer(redis_url: str) -> None:
+    with closing(router(redis_url, CLOCK, [source("a", limit(2, 1))])) as built:
+        began = CLOCK.monotonic()
+        slow = built.acquire(BARS, share=Share.LIVE, deadline=began)
+        built.acquire(BARS, share=Share.LIVE, deadline=began).answered(0.01, endpoint="x")
+        CLOCK.sleep(0.8)
+        slow.answered(0.8, endpoint="x")
+        CLOCK.sleep(max(0.0, began + 1.35 - CLOCK.monotonic()))
+        assert take(built, Share.LIVE) == 1

@@ -29,6 +29,7 @@ def facts(cost: int) -> str:
     return json.dumps(
         {
             "recover": 120_000_000,
+            "hold": 50_000,
             "limits": [
                 {
                     "units": units,
@@ -59,7 +60,7 @@ steps = st.lists(
         st.sampled_from(["live", "live", "backfill"]),
         st.integers(1, 9),
         st.integers(1, 2),
-        st.integers(0, 3),
+        st.integers(-2, 3),
         st.integers(0, 9),
     ),
     min_size=5,
@@ -72,7 +73,7 @@ speeds = st.lists(
 
 @many
 @given(steps, speeds, st.sampled_from([50_000, 150_000, 1_050_000]))
-def test_arrivals_never_pass_a_window_at_any_speed_with_any_refund(
+def test_arrivals_never_pass_a_window_at_any_speed_refunded_late_or_in_time(
     redis_url: str,
     script: list[tuple[int, str, int, int, int, int]],
     changes: list[tuple[int, float]],
@@ -99,11 +100,19 @@ def test_arrivals_never_pass_a_window_at_any_speed_with_any_refund(
         now += elapsed
         wallet = f"{share}-{cost}"
         refunds: list[list[Any]] = []
-        if back and unused[wallet]:
+        if back > 0 and unused[wallet]:
             calls, ahead, entry = unused[wallet].pop(which % len(unused[wallet]))
             given_back = min(back, calls)
-            refunds = [[given_back, ahead, [0, 0]]]
+            refunds = [[given_back, ahead, [0, 0], 0]]
             entry[2] -= given_back * cost
+        elif back < 0 and unused[wallet]:
+            # A call that arrives just now, long after it was to: its process says so in time.
+            calls, ahead, entry = unused[wallet].pop(which % len(unused[wallet]))
+            at = market(segments, now)
+            if at < ahead + LIMITS[0][1]:
+                refunds = [[1, ahead, [0, 0], 1]]
+                entry[2] -= cost
+                booked.append([entry[0], at, cost])
         calls, ahead, wait, code, _, _ = lease.at(
             now,
             keys,
@@ -195,7 +204,7 @@ def test_a_lease_by_a_process_that_missed_a_change_of_speed_expires_all_the_same
     calls, ahead, *_ = ask(START_US, 9, quick, [])
     assert calls == 7
     assert ask(START_US, 9, quick, [])[3] == "full"
-    calls, behind, *_ = ask(START_US + 10, 9, [], [[2, ahead, [0, 0]]])
+    calls, behind, *_ = ask(START_US + 10, 9, [], [[2, ahead, [0, 0], 0]])
     assert (calls, behind) == (2, 0), "granted, but not to be refunded"
     assert ask(START_US + 20_000_000, 9, [], [])[0] == 7, "nothing stays counted for ever"
 
@@ -226,7 +235,7 @@ ONE_WINDOW = {"units": 40, "window": 1_000_000, "step": 4000, "cost": 1, "long":
 
 def test_backfill_yields_until_refused_live_work_had_its_chance(redis_url: str) -> None:
     lease = Scripts(redis_url, "market", "lease")
-    words = json.dumps({"recover": 1, "limits": [ONE_WINDOW]})
+    words = json.dumps({"recover": 1, "hold": 50_000, "limits": [ONE_WINDOW]})
 
     def ask(now: int, share: str, wanted: int) -> tuple[int, str]:
         calls, _, _, code, _, _ = lease.at(
@@ -248,7 +257,7 @@ def test_backfill_yields_until_refused_live_work_had_its_chance(redis_url: str) 
 
 def test_backfill_spreads_what_it_takes_over_the_window(redis_url: str) -> None:
     lease = Scripts(redis_url, "market", "lease")
-    words = json.dumps({"recover": 1, "limits": [ONE_WINDOW]})
+    words = json.dumps({"recover": 1, "hold": 50_000, "limits": [ONE_WINDOW]})
 
     def ask(now: int) -> int:
         return lease.at(now, ["throttle", "one"], [words, "[]", 9, "backfill", "e", 50_000, "[]"])[
