@@ -51,7 +51,7 @@ up: $(STAMP) ## Collect: servers, migrations and every process on this machine
 	@"$(PY)" -m ops up $(ARGS)
 
 test: $(STAMP) ## Run the tests; warnings are errors
-	@"$(PY)" -m pytest $(ARGS)
+	@"$(PY)" -m pytest -n auto --dist loadfile $(ARGS)
 
 check: lint types arrows architecture ## Lint, format, types, import arrows and architecture
 

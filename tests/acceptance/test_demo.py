@@ -90,8 +90,10 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptDemo]:
 
 
 ONE = """
-SELECT symbol_id, ts, provider_id, as_of FROM candles_intraday
-WHERE status = 1 AND ts < '2025-03-10T13:45Z' ORDER BY ts DESC, symbol_id LIMIT 1
+SELECT c.symbol_id, c.ts, c.provider_id, c.as_of FROM candles_intraday c
+WHERE c.status = 1 AND c.ts BETWEEN '2025-03-10T13:30Z' AND '2025-03-10T13:44Z' AND NOT EXISTS (
+    SELECT 1 FROM candles_intraday o WHERE o.symbol_id = c.symbol_id AND o.ts = c.ts AND o.status <> 1)
+ORDER BY c.ts DESC, c.symbol_id LIMIT 1
 """
 
 
