@@ -82,7 +82,7 @@ SET covered = c.covered + n.settled,
     unsettled = (c.unsettled + n.unsettled) - (c.covered + n.settled),
     lacked = CASE
         WHEN n.asked_at >= coalesce(c.last_answered_at, '-infinity') THEN (c.lacked - n.settled) + n.lacking
-        ELSE c.lacked + (n.lacking - c.covered) END,
+        ELSE c.lacked + (n.lacking - c.covered - c.unsettled) END,
     last_as_of = %(as_of)b,
     last_asked_at = greatest(c.last_asked_at, n.asked_at),
     last_answered_at = greatest(c.last_answered_at, n.asked_at),
