@@ -101,6 +101,7 @@ def run_enqueue(options: argparse.Namespace) -> int:
             calendar = known[member.calendar]
             span = window(options.start, options.end, calendar)
             _check(config, db, span, options.interval)
+            _check_known(calendar, span)
             jobs += [
                 NewJob(
                     member.symbol_id,
@@ -176,6 +177,14 @@ def _check(config: Settings, db: Database, span: Window, interval: Interval) -> 
         raise UsageError(
             f"the window starts at {span.start:%Y-%m-%dT%H:%M:%SZ}; no provider of the policy answers {interval} bars "
             f"from before {oldest:%Y-%m-%dT%H:%M:%SZ}; start later or add a provider that reaches further back"
+        )
+
+
+def _check_known(calendar: Calendar, span: Window) -> None:
+    if span.start.date() < calendar.known_from or span.end.date() > calendar.known_until:
+        raise UsageError(
+            f"the window {span} reaches beyond what is known of {calendar.name}, {calendar.known_from} to "
+            f"{calendar.known_until}; publish more with `ops calendar publish {calendar.name} --start ... --end ...`"
         )
 
 
