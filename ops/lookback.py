@@ -2,11 +2,10 @@
 
 from datetime import datetime
 
-from workers.wiring import build_sources
-
 from core.clock import Clock
 from core.settings import Settings
 from core.words import Capability
+from workers.wiring import build_sources
 
 
 def oldest_answerable(config: Settings, clock: Clock, capability: Capability) -> datetime | None:

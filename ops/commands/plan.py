@@ -4,8 +4,6 @@ import argparse
 from dataclasses import dataclass
 from math import ceil
 
-from workers.wiring import build_sources
-
 from core.clock import SystemClock
 from core.settings import Settings
 from core.words import Capability, Tier
@@ -14,6 +12,7 @@ from ops import output
 from ops.connect import database, settings
 from ops.registering import Commands
 from providers.base import Limit, Spec
+from workers.wiring import build_sources
 
 
 def register(commands: Commands) -> None:
