@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from redis import Redis
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from core.errors import QueueError, UsageError
@@ -98,7 +99,7 @@ def redis_client(url: str) -> Redis:
     )
     try:
         cast("Any", client).ping()
-    except Exception as error:  # noqa: BLE001 - every way to fail has one meaning here
+    except (RedisError, OSError) as error:
         raise QueueError(
             f"Redis at {mask_url(url)} does not answer ({error}); start it, or set REDIS_URL, "
             "or run `ops up`"
