@@ -10,9 +10,11 @@ Keys, per queue Q: ``rq:queue:Q`` waiting ids, ``rq:queue:Q:intermediate`` ids t
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, cast
 
 from redis import Redis
+from redis.exceptions import RedisError
 from rq import Queue
 from rq.registry import FailedJobRegistry, FinishedJobRegistry
 from rq.worker_registration import clean_worker_registry
@@ -115,6 +117,15 @@ class Recovery:
         """
         keys = [self._wip, self._queue.key, self._taken, f"rq:job:{job_id}"]
         return bool(self._hand_back_script(keys=keys, args=[execution, job_id]))
+
+    def put_back(self, job_id: str) -> None:
+        """Return an id that we took and did not begin to the head of its queue.
+
+        When Redis is lost the id stays where it is, and any worker finds it after ``TAKEN_S``.
+        """
+        keys = [self._queue.key, self._taken, f"rq:job:{job_id}"]
+        with suppress(RedisError):
+            self._taken_script(keys=keys, args=[job_id])
 
     def forget_taken(self, job_id: str) -> None:
         """Drop an id that we took and that has no job behind it."""

@@ -211,10 +211,14 @@ class BatchWorker(SimpleWorker):
                     self._lost(error)
                     self._stop.wait(backoff)
                     backoff = min(backoff * 2, _BACKOFF_MAX_S)
-                if job_id is not None:
+                if job_id is not None and not self._stop.requested:
                     self._begin(job_id)
                     continue
                 self._slots.release()
+                if job_id is not None:
+                    # The wish to stop came while we slept in Redis.
+                    self._recovery.put_back(job_id)
+                    break
                 if burst and self._lost_since is None:
                     if not self._threads:
                         break
