@@ -238,11 +238,17 @@ def environment() -> dict[str, str]:
     return dict(os.environ)
 
 
+_NO_SECRET = ("bool_", "int_", "float_", "greater_", "less_")
+"""Kinds of mistake in settings that are numbers or switches, whose value may be shown."""
+
+
 def _explain(error: ValidationError) -> str:
     lines: list[str] = []
-    for item in error.errors(include_url=False, include_input=False):
+    for item in error.errors(include_url=False):
         name = "__".join(str(part).upper() for part in item["loc"])
         messages = str(item["msg"]).removeprefix("Value error, ").splitlines()
+        if item["type"].startswith(_NO_SECRET):
+            messages[0] += f" (got {item['input']!r})"
         lines += [f"  - {name}: {message}" if name else f"  - {message}" for message in messages]
     count = len(lines)
     return f"{count} setting{'s are' if count != 1 else ' is'} invalid:\n" + "\n".join(lines)

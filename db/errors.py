@@ -47,7 +47,9 @@ def worth_retrying(error: BaseException) -> bool:
 def translate(error: psycopg.Error) -> GaplessError:
     """Our error for one of psycopg's, with the server's hint; raise it ``from`` the original."""
     hint = error.diag.message_hint
-    text = mask((error.diag.message_primary or str(error)).strip() + (f" ({hint})" if hint else ""))
+    # libpq spreads a refused connection over several lines.
+    words = " ".join((error.diag.message_primary or str(error)).split())
+    text = mask(words + (f" ({hint})" if hint else ""))
     match error.sqlstate:
         case "ZG001":
             return HorizonError(text)

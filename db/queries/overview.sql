@@ -42,12 +42,17 @@ GROUP BY 1, 2
 ORDER BY 1, 2
 
 -- name: estimates
--- Rows by the planner's statistics: instant on tables of any size.
-SELECT coalesce(sum(greatest(c.reltuples, 0)) FILTER (WHERE c.relname LIKE 'candles%%'), 0)::bigint AS bars,
-       coalesce(sum(greatest(c.reltuples, 0)) FILTER (WHERE c.relname = 'quotes_l1'), 0)::bigint AS quotes,
+-- Rows by the server's statistics, chunks included: instant on tables of any size.
+SELECT coalesce(sum(r.live) FILTER (WHERE r.name LIKE 'candles%%'), 0)::bigint AS bars,
+       coalesce(sum(r.live) FILTER (WHERE r.name = 'quotes_l1'), 0)::bigint AS quotes,
        pg_database_size(current_database()) AS bytes
-FROM pg_class c
-WHERE c.relnamespace = 'public'::regnamespace AND c.relname IN ('candles_intraday', 'candles_eod', 'quotes_l1')
+FROM (
+    SELECT root.relname AS name, greatest(c.reltuples, pg_stat_get_live_tuples(c.oid)) AS live
+    FROM pg_class root
+    JOIN pg_class c ON c.oid = root.oid OR c.oid IN (SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = root.oid)
+    WHERE root.relnamespace = 'public'::regnamespace
+      AND root.relname IN ('candles_intraday', 'candles_eod', 'quotes_l1') AND c.relkind = 'r'
+) r
 
 -- name: recent_failures
 -- What went wrong most in the last hour of market time, by source and code.

@@ -10,7 +10,7 @@ from core.errors import UsageError
 from core.sessions import Calendar
 from core.settings import Settings
 from core.windows import Window
-from core.words import Capability, Interval, Tier
+from core.words import Capability, Interval
 from db import backfill, calendars, universe
 from db.backfill import NewJob
 from db.pool import Database
@@ -19,6 +19,7 @@ from ops.connect import database, settings
 from ops.lookback import oldest_answerable
 from ops.registering import Commands
 from ops.times import window
+from ops.words import collected_interval, tier
 
 _CAPABILITY = {Interval.M1: Capability.BARS_1M, Interval.D1: Capability.BARS_EOD}
 _STATES = ("pending", "running", "done", "failed", "cancelled", "paused")
@@ -35,7 +36,7 @@ def register(commands: Commands) -> None:
         "--tier", type=tier, help="every symbol of the tier; with symbols: their queue"
     )
     command.add_argument("--file", type=Path, help="symbols, one a line")
-    command.add_argument("--interval", type=Interval, choices=list(_CAPABILITY), required=True)
+    command.add_argument("--interval", type=collected_interval, required=True, help="1m or 1d")
     command.add_argument(
         "--start", required=True, help="instant with Z or offset, or a session date"
     )
@@ -72,17 +73,6 @@ def register(commands: Commands) -> None:
         change.add_argument("ids", nargs="*", type=int, metavar="ID")
         change.add_argument("--all", action="store_true", help="every row that the verb fits")
         change.set_defaults(run=run_change)
-
-
-def tier(text: str) -> Tier:
-    """A tier word.
-
-    Raises:
-        argparse.ArgumentTypeError: with the words that exist.
-    """
-    if text not in Tier.__members__:
-        raise argparse.ArgumentTypeError(f"tier {text!r} is unknown; expected T0, T1 or T2")
-    return Tier(text)
 
 
 def run_enqueue(options: argparse.Namespace) -> int:

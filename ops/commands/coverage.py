@@ -2,13 +2,12 @@
 
 import argparse
 
-from core.words import Tier
 from db import overview
 from ops import output
-from ops.commands.backfill import tier
 from ops.commands.bars import interval, symbol_window
 from ops.connect import database
 from ops.registering import Commands
+from ops.words import tier
 
 
 def register(commands: Commands) -> None:
@@ -31,7 +30,7 @@ def register(commands: Commands) -> None:
     missing = commands.add_parser(
         "gaps", help="what is missing now", epilog="Example: ops gaps --tier T0"
     )
-    missing.add_argument("--tier", type=tier, choices=list(Tier))
+    missing.add_argument("--tier", type=tier)
     missing.add_argument("--limit", type=int, default=50)
     missing.add_argument("--json", action="store_true")
     missing.set_defaults(run=run_gaps)
@@ -45,9 +44,14 @@ def run_coverage(options: argparse.Namespace) -> int:
             rows = overview.coverage(conn, options.symbols, span, options.interval)
     if options.json:
         output.as_json(rows)
-    else:
+    elif rows:
         output.table(
             rows, ["symbol", "interval", "start_ts", "end_ts", "state", "provider", "reason"]
+        )
+    else:
+        print(
+            f"nothing is known of {', '.join(options.symbols)} in {span}: never asked, or no session;"
+            " `ops enqueue-backfill` asks for it"
         )
     return 0
 

@@ -43,6 +43,12 @@ def run(options: argparse.Namespace) -> int:
     ]
     if options.json:
         output.as_json(rows)
-    else:
+    elif rows:
         output.table(rows, ["provider", "start", "end"])
+    else:
+        who = options.provider or "no source"
+        asked = ", ".join(sorted({source for _id, source in windows})) or "nobody yet"
+        print(
+            f"{who} has no settled answer for {options.symbol} {options.interval}; answered: {asked}"
+        )
     return 0 if rows else 1

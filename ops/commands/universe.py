@@ -13,6 +13,7 @@ from ops.connect import database, settings
 from ops.registering import Commands
 from ops.times import instant
 from ops.universe_files import read
+from ops.words import tier
 
 
 def register(commands: Commands) -> None:
@@ -25,9 +26,7 @@ def register(commands: Commands) -> None:
         epilog="Example: ops universe load symbols.csv   (columns symbol,tier,exchange; or nasdaqlisted.txt)",
     )
     load.add_argument("file", type=Path)
-    load.add_argument(
-        "--tier", choices=list(Tier), default=Tier.T2, type=Tier, help="for rows without one"
-    )
+    load.add_argument("--tier", default=Tier.T2, type=tier, help="for rows without one")
     load.add_argument("--add", action="store_true", help="keep symbols that the file lacks active")
     load.add_argument("--dry-run", action="store_true", help="check the file and change nothing")
     load.set_defaults(run=run_load)
@@ -35,14 +34,14 @@ def register(commands: Commands) -> None:
     show = verbs.add_parser(
         "show", help="list symbols", epilog="Example: ops universe show --tier T0"
     )
-    show.add_argument("--tier", choices=list(Tier), type=Tier)
+    show.add_argument("--tier", type=tier)
     show.add_argument("--json", action="store_true")
     show.set_defaults(run=run_show)
 
     retier = verbs.add_parser(
         "retier", help="move symbols to a tier", epilog="Example: ops universe retier T0 AAPL"
     )
-    retier.add_argument("tier", choices=list(Tier), type=Tier)
+    retier.add_argument("tier", type=tier, metavar="TIER", help="T0, T1 or T2")
     retier.add_argument("symbols", nargs="+")
     retier.set_defaults(run=run_retier)
 
@@ -82,10 +81,10 @@ def run_load(options: argparse.Namespace) -> int:
 def check_tiers(config: Settings, tiers: list[Tier]) -> None:
     """Refuse more symbols in a tier than TIER_MAXS allows."""
     counts = Counter(tiers)
-    for tier, most in ((Tier.T0, config.tier_maxs.t0), (Tier.T1, config.tier_maxs.t1)):
-        if counts[tier] > most:
+    for word, most in ((Tier.T0, config.tier_maxs.t0), (Tier.T1, config.tier_maxs.t1)):
+        if counts[word] > most:
             raise UsageError(
-                f"{tier} would hold {counts[tier]} symbols, TIER_MAXS__{tier} allows {most}; "
+                f"{word} would hold {counts[word]} symbols, TIER_MAXS__{word} allows {most}; "
                 "move some to a lower tier or raise the setting"
             )
 

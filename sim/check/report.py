@@ -25,6 +25,10 @@ MUST_BE_ZERO = (
     "restated_missed",
 )
 
+_GRACE_S = 600.0
+"""Market seconds after a bar's close in which a running system need not have it yet: a settling time,
+the slowest cadence and one retry fit in."""
+
 
 @dataclass(frozen=True, slots=True)
 class Range:
@@ -45,8 +49,9 @@ def verify(stack: StackFile, span: Range, probes: Path | None) -> dict[str, Any]
     start = span.start or datetime.fromtimestamp(health["open"], UTC)
     end = span.end or datetime.fromtimestamp(health["close"], UTC)
     whole = start.timestamp() <= health["open"] and end.timestamp() >= health["close"]
+    due = max(start.timestamp(), min(end.timestamp(), health["market"] - _GRACE_S))
     truth = {
-        "1m": read_truth(admin, "1m", start.timestamp(), end.timestamp()),
+        "1m": read_truth(admin, "1m", start.timestamp(), due),
         "1d": read_truth(admin, "1d", start.timestamp(), end.timestamp()) if whole else {},
     }
     sources = admin.get("/admin/endpoints")["sources"]
@@ -55,11 +60,11 @@ def verify(stack: StackFile, span: Range, probes: Path | None) -> dict[str, Any]
     with ThreadPoolExecutor(1) as aside, connect(stack.database_url) as conn:
         repeating = aside.submit(repeat, stack.database_url, recorded) if recorded else None
         served = read_served(admin, providers, truth)
-        stored = read_stored(conn, start, end)
+        stored = read_stored(conn, start, datetime.fromtimestamp(due, UTC))
         findings = comparing.compare(stored, served, truth, health["market"])
         held = invariants.check(conn)
         reads = repeating.result() if repeating is not None else ReadFindings()
-    compare_with_rows(reads, stored, start.timestamp(), end.timestamp())
+    compare_with_rows(reads, stored, start.timestamp(), due)
     return _report(findings, served, reads, stored, held, admin)
 
 

@@ -35,6 +35,7 @@ def test_five_mistakes_are_listed_together(tmp_path: Path) -> None:
     assert message.startswith("5 settings are invalid")
     for name in ("CADENCE_T0__BARS_1M", "POLICY_EOD", "METRICS_PORT", "DATABASE_URL", "LOG_LEVEL"):
         assert name in message
+    assert "'many'" in message, "a number's value is shown"
     assert "hunter2" not in message
 
 
