@@ -27,11 +27,12 @@ from providers.base import (
     limits_from,
     one_each,
 )
+from providers.wire import Wire
+from providers.yahoo.browser import BROWSER
 from providers.yahoo.chart import PAD_1D, PAD_1M, chart_params, parse_chart
 from providers.yahoo.quote import parse_quotes, quote_params
 from providers.yahoo.refusals import refusal
 from providers.yahoo.session import SessionKeeper
-from providers.yahoo.wire import Wire
 
 _CHART_HOST = "https://query2.finance.yahoo.com"
 _QUOTE_HOST = "https://query1.finance.yahoo.com"
@@ -76,7 +77,7 @@ class Yahoo:
         self._clock = clock
         self._base_url = base_url
         self._limits = limits
-        self._wire = Wire(direct=bool(base_url))
+        self._wire = Wire(direct=bool(base_url), browser=BROWSER)
         self._sessions = SessionKeeper(base_url, state_dir, clock)
         cost = one_each(limits)
         self._specs = {

@@ -26,7 +26,7 @@ from yfinance.exceptions import (  # pyright: ignore[reportMissingTypeStubs]
     YFRateLimitError,
 )
 
-from providers.yahoo.wire import BROWSER
+from providers.yahoo.browser import BROWSER
 
 _USED_ON = "query1.finance.yahoo.com"
 _CRUMB = re.compile(r"[\w.\-/+=\\]{4,64}")

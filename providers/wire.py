@@ -1,4 +1,4 @@
-"""One HTTP request to Yahoo: a browser's TLS, a kept connection, never sent twice.
+"""One HTTP request to a vendor: a kept connection, never sent twice, on request a browser's TLS.
 
 libcurl handles (``curl_cffi.Curl``), one per thread and set up once, cost a fraction of what
 ``curl_cffi.requests.Session`` costs, and are the only place to stop libcurl from resending.
@@ -7,13 +7,14 @@ libcurl handles (``curl_cffi.Curl``), one per thread and set up once, cost a fra
 import re
 import threading
 import weakref
+from collections.abc import Mapping
 from io import BytesIO
+from types import MappingProxyType
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 from curl_cffi import Curl, CurlECode, CurlError, CurlInfo, CurlOpt
 from curl_cffi._wrapper import ffi, lib  # pyright: ignore[reportUnknownVariableType] - compiled
-from curl_cffi.requests.impersonate import DEFAULT_CHROME
 
 from core.errors import (
     MalformedPayloadError,
@@ -23,9 +24,8 @@ from core.errors import (
 )
 from providers.base import Raw
 
-BROWSER = DEFAULT_CHROME
-"""Whose TLS and headers are shown; the session's cookie and crumb were made with the same."""
-
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+_AGENT = "gapless"
 _LARGEST_REPLY = 32 << 20
 _ENCODINGS = "gzip, deflate, br"
 _PREREQ_OK, _PREREQ_ABORT = 0, 1
@@ -38,9 +38,19 @@ _CURL_TEXT = re.compile(r"curl: \(\d+\) (.*?)\. See https://", re.DOTALL)
 class Wire:
     """Keeps one libcurl handle per thread; each has its own connections."""
 
-    def __init__(self, *, direct: bool) -> None:
-        """Args: direct: ignore the proxies that the environment names (for a simulator)."""
+    def __init__(
+        self, *, direct: bool, browser: str = "", headers: Mapping[str, str] = _NOTHING
+    ) -> None:
+        """Set up what all requests share.
+
+        Args:
+            direct: Ignore the proxies that the environment names (for a simulator).
+            browser: Whose TLS and headers are shown, by curl_cffi's name of it; empty: our own.
+            headers: Sent with every request; may hold keys.
+        """
         self._direct = direct
+        self._browser = browser
+        self._headers = tuple(f"{name}: {value}".encode() for name, value in headers.items())
         self._local = threading.local()
         self._lock = threading.Lock()
         self._handles: weakref.WeakSet[_Handle] = weakref.WeakSet()
@@ -60,7 +70,9 @@ class Wire:
         """
         handle: _Handle | None = getattr(self._local, "handle", None)
         if handle is None:
-            handle = self._local.handle = _Handle(direct=self._direct)
+            handle = self._local.handle = _Handle(
+                direct=self._direct, browser=self._browser, headers=self._headers
+            )
             with self._lock:
                 self._handles.add(handle)
         return handle.get(url, timeout_s, cookie)
@@ -75,12 +87,16 @@ class Wire:
 class _Handle(Curl):
     """A libcurl handle that keeps its options and connections, and sends each request once."""
 
-    def __init__(self, *, direct: bool) -> None:
+    def __init__(self, *, direct: bool, browser: str, headers: tuple[bytes, ...]) -> None:
         super().__init__()  # pyright: ignore[reportUnknownMemberType]
-        if self.impersonate(BROWSER, default_headers=True) != 0:
+        if not browser:
+            self.setopt(CurlOpt.USERAGENT, _AGENT)
+        elif self.impersonate(browser, default_headers=True) != 0:
             raise ProviderUnavailableError(
-                f"curl_cffi can't impersonate {BROWSER}; install curl_cffi 0.16 or newer"
+                f"curl_cffi can't impersonate {browser}; install curl_cffi 0.16 or newer"
             )
+        if headers:
+            self.setopt(CurlOpt.HTTPHEADER, list(headers))
         self.setopt(CurlOpt.ACCEPT_ENCODING, _ENCODINGS)
         self.setopt(CurlOpt.NOSIGNAL, 1)
         self.setopt(CurlOpt.FOLLOWLOCATION, 0)
