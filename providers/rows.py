@@ -14,10 +14,13 @@ from core.errors import BadRequestError, UsageError
 from core.sessions import Calendar
 from core.windows import Window, merge, subtract
 
-Row = tuple[int, object, object, object, object, object]
-"""Epoch seconds of the start, open, high, low, close, volume: whatever the payload holds."""
-DailyRow = tuple[date, object, object, object, object, object]
-"""Session date by the vendor's word, open, high, low, close, volume."""
+Row = tuple[int, *tuple[object, ...]]
+"""Epoch seconds of the start, open, high, low, close, volume: whatever the payload holds.
+
+Where the vendor has them, volume-weighted price and number of trades follow.
+"""
+DailyRow = tuple[date, *tuple[object, ...]]
+"""Session date by the vendor's word, then the same."""
 Reject = tuple[str, datetime, str]
 """Symbol, ts, reason."""
 
@@ -127,7 +130,7 @@ def _edges(sessions: Calendar | None, window: Window) -> list[float]:
 
 def _bar(ts: datetime, cells: list[object], session: date | None) -> Bar | str | None:
     """The bar, why the row can't be one, or None for a row without prices."""
-    first, high, low, last, volume = cells
+    first, high, low, last, volume, *more = cells
     if first is None and high is None and low is None and last is None:
         return None
     prices = (_number(first), _number(high), _number(low), _number(last))
@@ -137,7 +140,15 @@ def _bar(ts: datetime, cells: list[object], session: date | None) -> Bar | str |
     amount = _number(volume)
     if amount is None and volume is not None:
         return f"volume is {volume!r}; expected a number or null"
-    bar = Bar(ts, *cast("tuple[float, float, float, float]", prices), amount, session=session)
+    vwap, trades = more or (None, None)
+    bar = Bar(
+        ts,
+        *cast("tuple[float, float, float, float]", prices),
+        amount,
+        _number(vwap),
+        trades if type(trades) is int else None,
+        session=session,
+    )
     return bar.problem() or bar
 
 

@@ -100,7 +100,7 @@ def _rows(call: Call, result: dict[str, Any]) -> list[Row]:
 def _without_false_zero(rows: Iterable[Row]) -> Iterator[Row]:
     """The first row of a reply says volume 0 whatever was traded: unknown, not none."""
     for index, row in enumerate(rows):
-        yield (*row[:5], None) if index == 0 and row[5] == 0 else row
+        yield (row[0], *row[1:5], None) if index == 0 and row[5] == 0 else row
 
 
 def _zone(call: Call, meta: dict[str, Any]) -> ZoneInfo:

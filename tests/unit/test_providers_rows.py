@@ -46,6 +46,15 @@ def test_rows_of_regular_hours_become_bars() -> None:
     assert bars[0].session is None
 
 
+def test_average_price_and_trades_are_kept_where_a_vendor_has_them() -> None:
+    long = [(*row(0), 10.5, 7), (*row(1), None, None), (*row(2), "x", 2.5)]
+
+    bars, rejects = minute_bars("A", long, WIDE, PLAIN)
+
+    assert [(b.vwap, b.trade_count) for b in bars] == [(10.5, 7), (None, None), (None, None)]
+    assert rejects == []
+
+
 @pytest.mark.parametrize(
     ("minutes", "kept"),
     [(-1, False), (0, True), (389, True), (390, False), (391, False), (0.5, False)],
