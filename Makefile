@@ -7,7 +7,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check lint types arrows architecture fmt lock clean
+.PHONY: help demo up bench test check lint types arrows architecture fmt lock clean
 
 ifeq ($(shell [ -w . ] && echo yes),yes)
 VENV ?= .venv
@@ -49,6 +49,9 @@ demo: $(STAMP) ## Replay a market day with faults on this machine and verify the
 
 up: $(STAMP) ## Collect: servers, migrations and every process on this machine
 	@"$(PY)" -m ops up $(ARGS)
+
+bench: $(STAMP) ## Measure against limits and peers: make bench ARGS="storage --quick"
+	@"$(PY)" -m bench $(ARGS)
 
 test: $(STAMP) ## Run the tests; warnings are errors
 	@"$(PY)" -m pytest -n auto --dist loadfile $(ARGS)

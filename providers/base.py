@@ -123,6 +123,11 @@ class Page:
     """Symbols that this reply does not answer, and why."""
     rejects: Sequence[tuple[str, datetime, str]] = ()
     """Symbol, ts, reason: rows inside the window that can't be a bar."""
+    rest: Mapping[str, Window] = field(default_factory=dict[str, Window])
+    """Where a reply broke off because the vendor had more: the end of the call's window that it does
+    not answer, by symbol. Bars lie before it; the caller asks for it anew, as another call."""
+    rest: Window | None = None
+    """End of the call's window that a full page left out, for every symbol; asked by a call of its own."""
 
 
 class Provider(Protocol):
@@ -166,7 +171,8 @@ class Provider(Protocol):
         """Read a reply; pure, so a stored payload parses the same for ever.
 
         Bars lie inside ``call.window``, are aligned to the minute, labelled by start, ascending and
-        unique. ``Bar.partial`` is left to the worker, who knows when the call was sent.
+        unique. ``Bar.partial`` is left to the worker, who knows when the call was sent. Where the
+        vendor's page ends early, bars lie before ``Page.rest``, whose start is after the call's.
 
         Args:
             call: The call that was sent.

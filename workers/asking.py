@@ -90,6 +90,13 @@ class Unanswered:
     """Symbols in the call that failed."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """What a reply that broke off left unanswered: the same question over the rest of its window."""
+
+    question: Question
+
+
 Result = Answered | Unanswered
 
 
@@ -102,6 +109,13 @@ class _Flight:
     lease: Lease
     call: Call
     questions: Sequence[Question]
+
+
+@dataclass(slots=True)
+class _Landed:
+    results: list[Result]
+    rest: Sequence[Question] = ()
+    """What a full page left out, to be asked next."""
 
 
 @dataclass(slots=True)
@@ -124,9 +138,7 @@ class Asking:
         default_factory=dict[frozenset[str], deque[Question]]
     )
     """Questions by the sources that they are barred from, each in its order."""
-    _flying: dict[Future[list[Result]], _Flight] = field(
-        default_factory=dict[Future[list[Result]], _Flight]
-    )
+    _flying: dict[Future[_Landed], _Flight] = field(default_factory=dict[Future[_Landed], _Flight])
     """Calls on the wire."""
     _moved: float = field(init=False)
     """When a call was last started or ended, monotonic."""
@@ -255,7 +267,7 @@ class Asking:
         self._flying[future] = _Flight(lease, first, sent)
         return True
 
-    def _call(self, lease: Lease, call: Call, questions: Sequence[Question]) -> list[Result]:
+    def _call(self, lease: Lease, call: Call, questions: Sequence[Question]) -> _Landed:
         """One call, in a thread of the pool: send, parse, assess, tell the router."""
         if not lease.fresh():
             raise _StaleError("the budget's tokens were forfeited before the call left")
@@ -269,15 +281,24 @@ class Asking:
             page = lease.provider.parse(call, raw, calendar)
         except ProviderError as error:
             lease.failed(error, clock.monotonic() - started, endpoint=call.endpoint)
-            return [
-                Unanswered(question, error, lease.source, asked_at, lease, len(questions))
-                for question in questions
-            ]
+            return _Landed(
+                [
+                    Unanswered(question, error, lease.source, asked_at, lease, len(questions))
+                    for question in questions
+                ]
+            )
         latency_s = clock.monotonic() - started
         payload = Payload(lease.source, call.endpoint, call.symbols, asked_at, raw.status, raw.body)
-        results: list[Result] = []
+        rest: list[Question] = []
+        if page.rest is not None and call.window is not None:
+            answered = Window(call.window.start, page.rest.start)
+            rest = [replace(question, window=page.rest) for question in questions]
+            questions = [replace(question, window=answered) for question in questions]
+        results: list[Result | _Rest] = []
         expected = received = 0
-        for question in questions:
+        answerable, rest = _without_rest(questions, page)
+        results += rest
+        for question in answerable:
             result = self._judge(lease, question, page, asked_at, payload)
             results.append(result)
             if isinstance(result, Answered):
@@ -285,7 +306,7 @@ class Asking:
                 expected += result.judged.expected if result.judged else 1
                 received += result.judged.received if result.judged else 1
         lease.answered(latency_s, endpoint=call.endpoint, expected=expected, received=received)
-        return results
+        return _Landed(results, rest)
 
     def _judge(
         self,
@@ -318,11 +339,13 @@ class Asking:
         )
         return Answered(question, lease.source, asked_at, judged, None, payload)
 
-    def _land(self, future: Future[list[Result]], flight: _Flight) -> list[Result]:
+    def _land(self, future: Future[_Landed], flight: _Flight) -> list[Result]:
         self._moved = self.context.clock.monotonic()
         error = future.exception()
         if error is None:
-            return future.result()
+            landed = future.result()
+            self._put_first(landed.rest)
+            return landed.results
         if isinstance(error, _StaleError):
             flight.lease.release()
             self._put_first(flight.questions)
@@ -374,3 +397,18 @@ class Asking:
         if self.only is None:
             return frozenset()
         return frozenset(self.context.router.eligible(self.capability)) - {self.only}
+
+
+def _without_rest(questions: Sequence[Question], page: Page) -> tuple[list[Question], list[_Rest]]:
+    """The questions as far as the reply answers them, and what is left of them."""
+    answerable: list[Question] = []
+    left: list[_Rest] = []
+    for question in questions:
+        rest, window = page.rest.get(question.member.symbol), question.window
+        if rest is None or window is None:
+            answerable.append(question)
+            continue
+        left.append(_Rest(replace(question, window=rest)))
+        if window.start < rest.start:
+            answerable.append(replace(question, window=Window(window.start, rest.start)))
+    return answerable, left

@@ -1,7 +1,7 @@
 """``ops status``: one page of how everything fares."""
 
 import argparse
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from core.errors import GaplessError
@@ -13,6 +13,9 @@ from ops import output
 from ops.connect import database, redis_client, settings
 from ops.registering import Commands
 from workers.queues import depths
+
+_SILENT = timedelta(minutes=5)
+"""Market time for which a source may fail without an answer between, before a person should look."""
 
 
 def register(commands: Commands) -> None:
@@ -61,6 +64,19 @@ def _page(db: Database) -> dict[str, Any]:
         trouble.append("no scheduler leads: start one (`ops up`, or the Procfile's scheduler)")
     if failed:
         trouble.append(f"{len(failed)} backfill rows were given up (runbook: Gaps do not heal)")
+    answered: dict[str, datetime] = {}
+    for row in page["sources"]:
+        answered[row["name"]] = max(
+            row["last_answered_at"], answered.get(row["name"], row["last_answered_at"])
+        )
+    for row in page["failures"]:
+        last = answered.get(row["name"])
+        if last is None or row["last_at"] - last > _SILENT:
+            since = "never" if last is None else f"not since {output.text(last)}"
+            trouble.append(
+                f"{row['name']} has {since} answered, and fails ({row['code']}): see `ops providers` "
+                f"and `ops providers test {row['name']}`"
+            )
     if not page["tiers"]:
         trouble.append("the universe is empty: `ops universe load FILE`")
     page["trouble"] = trouble
