@@ -126,8 +126,6 @@ class Page:
     rest: Mapping[str, Window] = field(default_factory=dict[str, Window])
     """Where a reply broke off because the vendor had more: the end of the call's window that it does
     not answer, by symbol. Bars lie before it; the caller asks for it anew, as another call."""
-    rest: Window | None = None
-    """End of the call's window that a full page left out, for every symbol; asked by a call of its own."""
 
 
 class Provider(Protocol):

@@ -90,13 +90,6 @@ class Unanswered:
     """Symbols in the call that failed."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Rest:
-    """What a reply that broke off left unanswered: the same question over the rest of its window."""
-
-    question: Question
-
-
 Result = Answered | Unanswered
 
 
@@ -289,15 +282,9 @@ class Asking:
             )
         latency_s = clock.monotonic() - started
         payload = Payload(lease.source, call.endpoint, call.symbols, asked_at, raw.status, raw.body)
-        rest: list[Question] = []
-        if page.rest is not None and call.window is not None:
-            answered = Window(call.window.start, page.rest.start)
-            rest = [replace(question, window=page.rest) for question in questions]
-            questions = [replace(question, window=answered) for question in questions]
-        results: list[Result | _Rest] = []
+        results: list[Result] = []
         expected = received = 0
         answerable, rest = _without_rest(questions, page)
-        results += rest
         for question in answerable:
             result = self._judge(lease, question, page, asked_at, payload)
             results.append(result)
@@ -399,16 +386,18 @@ class Asking:
         return frozenset(self.context.router.eligible(self.capability)) - {self.only}
 
 
-def _without_rest(questions: Sequence[Question], page: Page) -> tuple[list[Question], list[_Rest]]:
+def _without_rest(
+    questions: Sequence[Question], page: Page
+) -> tuple[list[Question], list[Question]]:
     """The questions as far as the reply answers them, and what is left of them."""
     answerable: list[Question] = []
-    left: list[_Rest] = []
+    left: list[Question] = []
     for question in questions:
         rest, window = page.rest.get(question.member.symbol), question.window
         if rest is None or window is None:
             answerable.append(question)
             continue
-        left.append(_Rest(replace(question, window=rest)))
+        left.append(replace(question, window=rest))
         if window.start < rest.start:
             answerable.append(replace(question, window=Window(window.start, rest.start)))
     return answerable, left
