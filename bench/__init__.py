@@ -1,0 +1,1 @@
+"""Benches: figures that anyone can measure again, each against a limit or a peer in the same run."""
