@@ -6,7 +6,7 @@ Policies are strings (``finnhub,yfinance|alpaca.iex``): pydantic-settings would 
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -115,6 +115,14 @@ class Settings(BaseSettings):
     """Whether the key's plan includes candles; when unknown leave false and quotes only are asked."""
     alpha_vantage_api_key: Secret = None
     alpha_vantage_base_url: str = "https://www.alphavantage.co"
+    alpha_vantage_plan: Literal["free", "premium", "delayed", "realtime"] = "free"
+    """What the key's plan includes: ``free`` daily bars of the last 100 sessions and quotes; ``premium``
+    all days, and minutes up to yesterday; ``delayed`` and ``realtime`` minutes up to 15 minutes ago or now."""
+    alpaca_api_key: Secret = None
+    alpaca_secret_key: Secret = None
+    alpaca_base_url: str = "https://data.alpaca.markets"
+    alpaca_sip_realtime: bool = False
+    """Whether the plan includes the last 15 minutes of the consolidated feed."""
     yahoo_base_url: str = ""
     """Empty: the real hosts. Else every Yahoo call goes to this base (a simulator)."""
     csv_dir: str = ""
@@ -123,6 +131,7 @@ class Settings(BaseSettings):
     yfinance_limits: Limits = "60/60s"
     finnhub_limits: Limits = "60/60s,30/1s"
     alpha_vantage_limits: Limits = "25/86400s,1/1s"
+    alpaca_limits: Limits = "200/60s"
     """Rolling windows in market seconds, ``units/seconds`` joined by commas."""
 
     policy_bars_1m: Policy = "finnhub,alphavantage,yfinance"
