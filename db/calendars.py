@@ -106,6 +106,22 @@ def versions(conn: Connection) -> dict[str, int]:
     return dict(conn.execute(sql("calendars", "versions")).fetchall())
 
 
+def require(conn: Connection, names: Sequence[str]) -> dict[str, Calendar]:
+    """Calendars in force, overrides applied.
+
+    Raises:
+        UsageError: one of them was never published.
+    """
+    found = load(conn, names)
+    missing = ", ".join(name for name in sorted(set(names)) if name not in found)
+    if missing:
+        raise UsageError(
+            f"calendar {missing} is not published in this database; start the scheduler, which "
+            "publishes it, or use `ops calendar publish`"
+        )
+    return found
+
+
 def load(conn: Connection, names: Sequence[str] | None = None) -> dict[str, Calendar]:
     """Calendars in force, overrides applied; None: all. Unknown names are left out."""
     wanted = None if names is None else list(names)

@@ -85,7 +85,7 @@ def run_enqueue(options: argparse.Namespace) -> int:
     with database(config) as db:
         members = _members(db, options)
         with db.transaction() as conn:
-            known = calendars.load(conn, sorted({member.calendar for member in members}))
+            known = calendars.require(conn, sorted({member.calendar for member in members}))
         jobs: list[NewJob] = []
         for member in members:
             calendar = known[member.calendar]

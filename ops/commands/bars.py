@@ -99,7 +99,7 @@ def symbol_window(db: Database, symbols: list[str], start: str, end: str) -> Win
             raise UsageError(
                 f"the symbols trade on {', '.join(names)}; ask for each calendar's symbols apart"
             )
-        return window(start, end, calendars.load(conn, names)[names[0]])
+        return window(start, end, calendars.require(conn, names)[names[0]])
 
 
 def write_parquet(rows: list[dict[str, object]], path: Path | None) -> None:

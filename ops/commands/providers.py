@@ -126,7 +126,7 @@ def run_test(options: argparse.Namespace) -> int:
                 raise UsageError(
                     f"symbol {options.symbol} is not in the universe; see `ops universe show`"
                 )
-            calendar = calendars.load(conn, [found[0].calendar])[found[0].calendar]
+            calendar = calendars.require(conn, [found[0].calendar])[found[0].calendar]
         symbol = found[0].symbol
         window = None
         if capability.interval is not None:
