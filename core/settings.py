@@ -123,6 +123,14 @@ class Settings(BaseSettings):
     alpaca_base_url: str = "https://data.alpaca.markets"
     alpaca_sip_realtime: bool = False
     """Whether the plan includes the last 15 minutes of the consolidated feed."""
+    polygon_api_key: Secret = None
+    massive_api_key: Secret = None
+    """Massive's name of the same key, for those who have it set; ``polygon_api_key`` stands above it."""
+    polygon_base_url: str = "https://api.massive.com"
+    """Massive is Polygon's name since 2025; api.polygon.io answers alike."""
+    polygon_plan: Literal["basic", "starter", "developer", "advanced"] = "basic"
+    """What the key's plan for stocks includes: history, how late it is, quotes."""
+    binance_base_url: str = "https://api.binance.com"
     yahoo_base_url: str = ""
     """Empty: the real hosts. Else every Yahoo call goes to this base (a simulator)."""
     csv_dir: str = ""
@@ -132,6 +140,8 @@ class Settings(BaseSettings):
     finnhub_limits: Limits = "60/60s,30/1s"
     alpha_vantage_limits: Limits = "25/86400s,1/1s"
     alpaca_limits: Limits = "200/60s"
+    polygon_limits: Limits = "5/60s"
+    binance_limits: Limits = "6000/60s"
     """Rolling windows in market seconds, ``units/seconds`` joined by commas."""
 
     policy_bars_1m: Policy = "finnhub,alphavantage,yfinance"
