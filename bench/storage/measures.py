@@ -3,8 +3,11 @@
 from collections.abc import Callable
 
 from bench.run import Run
-from bench.storage import new_rows
+from bench.storage import late_rows, live, new_rows, reads
 
 MEASURES: dict[str, Callable[[Run], None]] = {
     "new_rows": new_rows.measure,
+    "late_rows": late_rows.measure,
+    "live": live.measure,
+    "reads": reads.measure,
 }

@@ -12,6 +12,7 @@ from bench.report import at_least, exactly
 from bench.run import Place, Run
 from bench.storage import peer
 from bench.storage.market import DAY, SOURCE, asked_again, first_open, page, reply, restated, walk
+from bench.storage.sources import provider_id_of
 from core.words import Interval
 from db.candles import Answer, Batch, WriteResult, write
 
@@ -38,7 +39,7 @@ def measure(run: Run) -> None:
         start = first_open(run.clock)
         ours = list(range(_FIRST_ID, _FIRST_ID + 2 * SYMBOLS, 2))
         write(place.db, Batch(SOURCE, Interval.M1, _answers(ours, start - DAY)))
-        provider_id = _provider_id(place)
+        provider_id = provider_id_of(place.owner)
         past = peer.fill(
             place.owner,
             [*range(1, others // 2 + 1), *range(500_000, 500_000 + others // 2)],
@@ -195,11 +196,3 @@ def _changed(batch: Batch) -> tuple[Batch, int]:
 
 def _added(result: WriteResult) -> int:
     return result.final + result.revised + result.partial + result.withdrawn
-
-
-def _provider_id(place: Place) -> int:
-    row = place.owner.execute(
-        "SELECT provider_id FROM sources WHERE name = %s", [SOURCE]
-    ).fetchone()
-    assert row is not None
-    return row[0]
