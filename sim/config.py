@@ -77,7 +77,10 @@ class MarketConfig:
 
 @dataclass(frozen=True, slots=True)
 class LimitSpec:
-    """``units`` requests in any ``seconds`` of market time, per key, per address or for the whole source."""
+    """``units`` requests in any ``seconds`` of market time, per key, per address or for the whole source.
+
+    Where a vendor weighs requests, ``units`` are weight.
+    """
 
     units: int
     seconds: float

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 from sim.config import LimitSpec
 
@@ -34,21 +35,32 @@ class Limiter:
     def __init__(self, specs: Sequence[LimitSpec]) -> None:
         self._windows = tuple(_Window(spec) for spec in specs)
 
-    def arrive(self, capability: str, key: str, address: str, at: float) -> Violation | None:
-        """Count one request, or say which window is full; the fullest-for-longest of several."""
+    def arrive(
+        self, capability: str, key: str, address: str, at: float, weight: int = 1
+    ) -> Violation | None:
+        """Count one request, or say which window is full; the fullest-for-longest of several.
+
+        Args:
+            capability: What is asked; a limit may count some only.
+            key: Whose key.
+            address: Whose address.
+            at: Market instant of the arrival.
+            weight: Units that the request takes of every window.
+        """
         met = [window for window in self._windows if capability in window.spec.capabilities]
         full: list[Violation] = []
         for window in met:
             arrivals = window.of(key, address, at)
             spec = window.spec
-            if len(arrivals) >= spec.units:
-                full.append(
-                    Violation(spec.units, spec.seconds, spec.scope, arrivals[0] + spec.seconds)
-                )
+            excess = len(arrivals) + weight - spec.units
+            if excess > 0:
+                # There is room when so many of the oldest units have left the window.
+                leaves = arrivals[min(excess, len(arrivals)) - 1] if arrivals else at
+                full.append(Violation(spec.units, spec.seconds, spec.scope, leaves + spec.seconds))
         if full:
             return max(full, key=lambda violation: violation.reset)
         for window in met:
-            window.of(key, address, at).append(at)
+            window.of(key, address, at).extend(repeat(at, weight))
         return None
 
     def headroom(self, key: str, address: str, at: float) -> Headroom | None:
@@ -61,7 +73,7 @@ class Limiter:
         return min(rooms, key=lambda room: (room.remaining, -room.reset), default=None)
 
     def busiest(self) -> Iterable[tuple[LimitSpec, int]]:
-        """Each limit with the most requests that any of its windows ever held."""
+        """Each limit with the most units that any of its windows ever held."""
         return ((window.spec, window.peak) for window in self._windows)
 
 
@@ -72,7 +84,7 @@ class _Window:
         self._arrivals: dict[str, deque[float]] = {}
 
     def of(self, key: str, address: str, at: float) -> deque[float]:
-        """The arrivals of ``(at - seconds, at]`` under this request's key or address."""
+        """Stamps of the units of ``(at - seconds, at]`` under this request's key or address."""
         who = key if self.spec.scope == "key" else address if self.spec.scope == "ip" else ""
         arrivals = self._arrivals.setdefault(who, deque())
         self.peak = max(self.peak, len(arrivals))

@@ -107,7 +107,9 @@ class Source:
         violation: Violation | None = None
         faults: Sequence[Fault] = ()
         if not self._faults.refused(name, arrived):
-            violation = self._limiter.arrive(capability, call.key, ask.address, arrived)
+            violation = self.wire.banned(ask.address, arrived) or self._limiter.arrive(
+                capability, call.key, ask.address, arrived, call.weight
+            )
         if violation is None:
             faults = self._faults.active(name, capability, arrived, request.raw_path)
             if self.config.latency_ms:
@@ -117,7 +119,7 @@ class Source:
         if _is_gone(request):
             feed, reply = Feed(self._market, self._time.timestamp(), self.config.delay_s), None
         else:
-            feed, reply = await self._reply(call, violation, faults)
+            feed, reply = await self._reply(call, ask.address, violation, faults)
         self._note(call, feed, reply, arrived, arrived_real, violation, faults)
         if reply is None:
             reset(request.transport)
@@ -142,12 +144,12 @@ class Source:
                     await asyncio.sleep(_LOOK_S)
 
     async def _reply(
-        self, call: Call, violation: Violation | None, faults: Sequence[Fault]
+        self, call: Call, address: str, violation: Violation | None, faults: Sequence[Fault]
     ) -> tuple[Feed, Reply | None]:
         """The answer at this instant and the feed that it was read from; no answer means a reset."""
         feed = Feed(self._market, self._time.timestamp(), self.config.delay_s, faults)
         if violation is not None:
-            return feed, self.wire.too_many()
+            return feed, self.wire.over_limit(violation, call)
         for fault in faults:
             if fault.kind in WAITING or fault.kind in ALTERING:
                 continue
@@ -209,6 +211,8 @@ class Source:
             "fault": "+".join(fault.kind for fault in faults) or None,
             "violation": None if violation is None else asdict(violation),
         }
+        if call.feed:
+            row["feed"] = call.feed
         if record.served:
             row["served"] = record.served
         if record.inline:

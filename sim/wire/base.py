@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 from sim.feed import Feed
-from sim.limits import Headroom
+from sim.limits import Headroom, Violation
 
 JSON = "application/json"
 
@@ -44,8 +44,12 @@ class Call:
     symbols: Sequence[str] = ()
     key: str = ""
     """Whose limits it counts against; never logged."""
+    feed: str = ""
+    """Which of its feeds, where a vendor has more than one; each is a source of the pipeline's."""
     prepare: Callable[[Feed], Iterator[None]] | None = None
     """Builds in small steps what ``answer`` needs, where that is much."""
+    weight: int = 1
+    """Units that it takes of every limit."""
 
 
 class Wire(Protocol):
@@ -63,6 +67,21 @@ class Wire(Protocol):
     def too_many(self) -> Reply:
         """The vendor's answer to a client over its limit."""
         ...
+
+    def over_limit(self, violation: Violation, call: Call) -> Reply:
+        """The same, where the vendor's words name the limit or the key."""
+        del violation, call
+        return self.too_many()
+
+    def banned(self, address: str, at: float) -> Violation | None:
+        """What this client is locked out for at ``at``, whatever its windows hold; most vendors do not."""
+        del address, at
+        return None
+
+    def overrun(self, violation: Violation, address: str, at: float) -> Reply:
+        """The answer to a request over a limit; the plain one where the vendor says no more."""
+        del violation, address, at
+        return self.too_many()
 
     def throttled_200(self) -> Reply:
         """The vendor's throttle message under a good status."""
