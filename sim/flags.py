@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from core.errors import SettingsError
+from sim.wire.registry import source_kinds
 
 _PLAIN = ("host", "admin_port", "log_file", "endpoints_file")
 
@@ -34,8 +35,8 @@ def parser() -> argparse.ArgumentParser:
     add("--premium", action=argparse.BooleanOptionalAction, help="whether finnhub serves candles")
     add("--host")
     add("--admin-port", type=int)
-    add("--yahoo-port", type=int)
-    add("--finnhub-port", type=int)
+    for name in source_kinds():
+        add(f"--{name}-port", type=int)
     add("--log", dest="log_file", help="write the request log to this file, NDJSON")
     add(
         "--endpoints",
@@ -54,7 +55,9 @@ def raw_config(flags: argparse.Namespace) -> dict[str, Any]:
     """
     raw = _from_file(flags.config) if flags.config else {}
     raw["market"] = _market(flags, dict(raw.get("market") or {}))
-    raw["sources"] = _sources(flags, dict(raw.get("sources") or {"yahoo": {}, "finnhub": {}}))
+    raw["sources"] = _sources(
+        flags, dict(raw.get("sources") or {name: {} for name in source_kinds()})
+    )
     if flags.faults:
         raw["faults"] = _decoded(flags.faults)
     for name in _PLAIN:
@@ -83,7 +86,8 @@ def _market(flags: argparse.Namespace, market: dict[str, Any]) -> dict[str, Any]
 
 
 def _sources(flags: argparse.Namespace, sources: dict[str, Any]) -> dict[str, Any]:
-    for name, port in (("yahoo", flags.yahoo_port), ("finnhub", flags.finnhub_port)):
+    for name in source_kinds():
+        port = getattr(flags, f"{name}_port")
         if port is not None:
             sources[name] = {**(sources.get(name) or {}), "port": port}
     if flags.premium is not None:

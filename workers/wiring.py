@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, cast
 
 from redis import Redis
@@ -23,7 +24,7 @@ from db.capabilities import SourceFact
 from db.clock import POLL_S, ClockKeeper, connect_clock
 from db.pool import Connection, Database
 from db.sources import source_id
-from providers.base import NotConfigured
+from providers.base import NotConfigured, Provider
 from routing.observer import Observer
 from routing.router import Router
 from routing.sources import Source
@@ -68,11 +69,19 @@ class RouterMetrics:
 def build_sources(settings: Settings, clock: Clock) -> list[Source]:
     """Every source that a policy may name: installed, or with the reason why it can't be asked."""
     from providers import csv, finnhub, yfinance  # noqa: PLC0415 - intake and --help do without
+    from providers.alpaca import adapter as alpaca  # noqa: PLC0415
 
+    builders: Mapping[str, Callable[[Settings, Clock], Provider]] = {
+        "yfinance": yfinance.build,
+        "finnhub": finnhub.build,
+        "alpaca.iex": partial(alpaca.build, feed="iex"),
+        "alpaca.sip": partial(alpaca.build, feed="sip"),
+        "csv": csv.build,
+    }
     found: list[Source] = []
-    for name, module in (("yfinance", yfinance), ("finnhub", finnhub), ("csv", csv)):
+    for name, build in builders.items():
         try:
-            found.append(Source(name, module.build(settings, clock)))
+            found.append(Source(name, build(settings, clock)))
         except NotConfigured as missing:
             found.append(Source(name, None, missing.reason))
     found.append(Source("alphavantage", None, "not installed: this version has no adapter for it"))

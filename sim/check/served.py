@@ -56,6 +56,9 @@ def read_served(
     served = Served(bars={name: defaultdict(list) for name in providers.values()})
     for row in admin.lines("/admin/served", since=0):
         provider = providers[row["source"]]
+        if row.get("feed"):
+            # Feeds of one vendor are sources of their own.
+            provider = f"{provider}.{row['feed']}"
         served.requests += 1
         if row["violation"]:
             served.violations += 1
@@ -68,7 +71,8 @@ def read_served(
         )
         interval = _INTERVAL.get(row["capability"])
         if interval is not None:
-            _read_bars(served.bars[provider], row, interval, truth[interval])
+            bars = served.bars.setdefault(provider, defaultdict(list))
+            _read_bars(bars, row, interval, truth[interval])
         for symbol, ts, *_values in row.get("quotes", ()):
             served.quotes.add((provider, symbol, int(ts)))
     return served

@@ -1,0 +1,1 @@
+"""Alpaca: ``adapter`` plans and asks, ``pages`` reads what comes."""
