@@ -27,6 +27,8 @@ class Violation:
     scope: str
     reset: float
     """Market instant at which the window has room again."""
+    at: float
+    """Market instant at which the request came."""
 
 
 class Limiter:
@@ -56,7 +58,8 @@ class Limiter:
             if excess > 0:
                 # There is room when so many of the oldest units have left the window.
                 leaves = arrivals[min(excess, len(arrivals)) - 1] if arrivals else at
-                full.append(Violation(spec.units, spec.seconds, spec.scope, leaves + spec.seconds))
+                reset = leaves + spec.seconds
+                full.append(Violation(spec.units, spec.seconds, spec.scope, reset, at))
         if full:
             return max(full, key=lambda violation: violation.reset)
         for window in met:

@@ -119,7 +119,7 @@ class Source:
         if _is_gone(request):
             feed, reply = Feed(self._market, self._time.timestamp(), self.config.delay_s), None
         else:
-            feed, reply = await self._reply(call, ask.address, violation, faults)
+            feed, reply = await self._reply(call, violation, faults)
         self._note(call, feed, reply, arrived, arrived_real, violation, faults)
         if reply is None:
             reset(request.transport)
@@ -144,7 +144,7 @@ class Source:
                     await asyncio.sleep(_LOOK_S)
 
     async def _reply(
-        self, call: Call, address: str, violation: Violation | None, faults: Sequence[Fault]
+        self, call: Call, violation: Violation | None, faults: Sequence[Fault]
     ) -> tuple[Feed, Reply | None]:
         """The answer at this instant and the feed that it was read from; no answer means a reset."""
         feed = Feed(self._market, self._time.timestamp(), self.config.delay_s, faults)

@@ -78,11 +78,6 @@ class Wire(Protocol):
         del address, at
         return None
 
-    def overrun(self, violation: Violation, address: str, at: float) -> Reply:
-        """The answer to a request over a limit; the plain one where the vendor says no more."""
-        del violation, address, at
-        return self.too_many()
-
     def throttled_200(self) -> Reply:
         """The vendor's throttle message under a good status."""
         ...
