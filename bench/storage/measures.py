@@ -3,11 +3,13 @@
 from collections.abc import Callable
 
 from bench.run import Run
-from bench.storage import late_rows, live, new_rows, reads
+from bench.storage import late_rows, latest, live, new_rows, reads, sizes
 
 MEASURES: dict[str, Callable[[Run], None]] = {
     "new_rows": new_rows.measure,
     "late_rows": late_rows.measure,
     "live": live.measure,
     "reads": reads.measure,
+    "latest": latest.measure,
+    "sizes": sizes.measure,
 }
