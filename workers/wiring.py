@@ -70,10 +70,12 @@ def build_sources(settings: Settings, clock: Clock) -> list[Source]:
     """Every source that a policy may name: installed, or with the reason why it can't be asked."""
     from providers import csv, finnhub, yfinance  # noqa: PLC0415 - intake and --help do without
     from providers.alpaca import adapter as alpaca  # noqa: PLC0415
+    from providers.alphavantage import adapter as alphavantage  # noqa: PLC0415
 
     builders: Mapping[str, Callable[[Settings, Clock], Provider]] = {
         "yfinance": yfinance.build,
         "finnhub": finnhub.build,
+        "alphavantage": alphavantage.build,
         "alpaca.iex": partial(alpaca.build, feed="iex"),
         "alpaca.sip": partial(alpaca.build, feed="sip"),
         "csv": csv.build,
@@ -84,7 +86,6 @@ def build_sources(settings: Settings, clock: Clock) -> list[Source]:
             found.append(Source(name, build(settings, clock)))
         except NotConfigured as missing:
             found.append(Source(name, None, missing.reason))
-    found.append(Source("alphavantage", None, "not installed: this version has no adapter for it"))
     return found
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sim.config import SourceConfig, SourceKind
 from sim.market.model import Market
-from sim.wire import alpaca, finnhub, yahoo
+from sim.wire import alpaca, alphavantage, finnhub, yahoo
 from sim.wire.base import Wire
 
 
@@ -22,6 +22,10 @@ WIRES: Mapping[str, WireKind] = {
     "yahoo": WireKind(SourceKind("yahoo", "yfinance", "ip", yahoo.read_options), yahoo.YahooWire),
     "finnhub": WireKind(
         SourceKind("finnhub", "finnhub", "key", finnhub.read_options), finnhub.FinnhubWire
+    ),
+    "alphavantage": WireKind(
+        SourceKind("alphavantage", "alphavantage", "key", alphavantage.read_options),
+        alphavantage.AlphaVantageWire,
     ),
     "alpaca": WireKind(
         SourceKind("alpaca", "alpaca", "key", alpaca.read_options), alpaca.AlpacaWire

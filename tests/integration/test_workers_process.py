@@ -189,7 +189,7 @@ def test_a_collector_stores_what_the_market_traded(
         assert ranks.current(conn, "bars_1m") == [(0, "yfinance"), (1, "finnhub")]
     assert facts["yfinance", Capability.BARS_1M].eligible
     assert facts["yfinance", Capability.BARS_1M].settle_s == 60
-    assert "not installed" in facts["alphavantage", Capability.BARS_EOD].reason
+    assert "ALPHA_VANTAGE_API_KEY is not set" in facts["alphavantage", Capability.BARS_EOD].reason
 
     process.terminate()
     assert process.wait(timeout=10) == 0
