@@ -3,7 +3,17 @@
 from collections.abc import Callable
 
 from bench.run import Run
-from bench.storage import late_rows, latest, live, new_rows, reads, sizes
+from bench.storage import (
+    eight_writers,
+    late_rows,
+    latest,
+    live,
+    new_rows,
+    probes,
+    reads,
+    sizes,
+    stalled,
+)
 
 MEASURES: dict[str, Callable[[Run], None]] = {
     "new_rows": new_rows.measure,
@@ -12,4 +22,7 @@ MEASURES: dict[str, Callable[[Run], None]] = {
     "reads": reads.measure,
     "latest": latest.measure,
     "sizes": sizes.measure,
+    "probes": probes.measure,
+    "writers": eight_writers.measure,
+    "stalled": stalled.measure,
 }
