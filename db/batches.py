@@ -51,6 +51,16 @@ class Answer:
         """
         if interval is Interval.D1:
             return self
+        window, until = self.window, self.settled_until
+        if interval is Interval.M1 and not (
+            window.start.second
+            or window.start.microsecond
+            or window.end.second
+            or window.end.microsecond
+            or until.second
+            or until.microsecond
+        ):
+            return self
         step = interval.delta
         start, end = _ceil(self.window.start, step), _ceil(self.window.end, step)
         settled = floor_to(self.settled_until, step)
@@ -68,12 +78,14 @@ class Answer:
         Raises:
             UsageError: bars outside of the window or not ascending, a daily bar without a session.
         """
+        if not self.bars:
+            return
         times = [bar.ts for bar in self.bars]
-        if not all(map(lt, times, times[1:])):
+        if len(times) > 1 and not all(map(lt, times, times[1:])):
             raise UsageError(
                 f"bars of symbol {self.symbol_id} over {self.window} are not ascending"
             )
-        if times and not (self.window.contains(times[0]) and self.window.contains(times[-1])):
+        if times[0] < self.window.start or times[-1] >= self.window.end:
             raise UsageError(
                 f"bars of symbol {self.symbol_id} reach from {times[0]} to {times[-1]}, "
                 f"outside of the window that was asked, {self.window}"

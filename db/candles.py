@@ -5,9 +5,11 @@ statement of its own, take the as_of, write only what is new, add evidence, adva
 same batch written twice adds nothing the second time.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from core.errors import StorageError
@@ -17,6 +19,7 @@ from db import backfill, evidence, inbox
 from db.batches import Answer, Batch, Series, WriteResult
 from db.evidence import Failure, Payload, Refusal
 from db.horizon import TICK, patiently
+from db.numbered import Numbered
 from db.pool import Connection, Database
 from db.series import RowBuilder, copy_rows, newest_versions
 from db.sources import source_id
@@ -30,22 +33,32 @@ class _UnknownSeriesError(StorageError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Cursor:
-    """A cursor as it was when its lock was taken."""
+class _Locked:
+    """The cursors of a batch as they were when their locks were taken."""
 
     provider_id: int
-    last_as_of: datetime | None
-    last_answered_at: datetime | None
-    touched: bool
-    lacked: Sequence[Window]
+    as_of: datetime
+    """Knowledge time of what is written under these locks."""
+    touched: Set[int]
+    """Symbols whose window was asked before."""
+    lacked: Mapping[int, tuple[Sequence[Window], datetime | None]]
+    """Symbol -> time that its newest settled answer lacked, and when that was asked for."""
+
+
+_SYMBOL_ID = attrgetter("symbol_id")
+_NOTHING_LACKED: tuple[Sequence[Window], None] = ((), None)
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """A batch made ready outside of the transaction."""
+    """A batch made ready outside of the transaction, whose locks nobody should hold longer for it."""
 
     batch: Batch
     series: Sequence[Series]
+    locks: Mapping[str, Any]
+    """Parameters of the statement that locks."""
+    advances: Sequence[Mapping[str, Any]]
+    """Parameters of the statements that advance the cursors."""
     payloads: Sequence[evidence.PackedPayload]
     notes: Sequence[evidence.Note]
 
@@ -70,28 +83,13 @@ def write(db: Database, batch: Batch) -> WriteResult:
 
 
 def _prepare(batch: Batch) -> _Plan:
-    length = batch.interval.delta
-    by_symbol: dict[int, list[Answer]] = {}
+    interval = batch.interval
     for given in batch.answers:
-        given.check(batch.interval)
-        answer = given.in_whole_bars(batch.interval)
-        by_symbol.setdefault(answer.symbol_id, []).append(answer)
-    hulls = {
-        symbol_id: Window(min(a.window.start for a in answers), max(a.window.end for a in answers))
-        for symbol_id, answers in by_symbol.items()
-    }
-    for failure in batch.failures:
-        hulls.setdefault(failure.symbol_id, failure.window)
-    for refusal in batch.refusals:
-        hulls.setdefault(refusal.symbol_id, Window(refusal.ts, refusal.ts + length))
-    series = [
-        Series(
-            symbol_id,
-            hulls[symbol_id],
-            tuple(sorted(by_symbol.get(symbol_id, ()), key=lambda answer: answer.asked_at)),
-        )
-        for symbol_id in sorted(hulls)
-    ]
+        given.check(interval)
+    answers = sorted((given.in_whole_bars(interval) for given in batch.answers), key=_SYMBOL_ID)
+    series = [_series(symbol_id, tuple(same)) for symbol_id, same in groupby(answers, _SYMBOL_ID)]
+    series += _unanswered(batch, {one.symbol_id for one in series})
+    series.sort(key=_SYMBOL_ID)
     notes = [
         note
         for one in series
@@ -100,8 +98,70 @@ def _prepare(batch: Batch) -> _Plan:
         for note in _lacking_notes(answer)
     ]
     notes += evidence.failure_notes(batch.failures)
-    notes += evidence.refusal_notes(batch.refusals, length)
-    return _Plan(batch, series, evidence.pack(batch.payloads), notes)
+    notes += evidence.refusal_notes(batch.refusals, interval.delta)
+    return _Plan(
+        batch,
+        series,
+        _locks(batch, series),
+        _advances(series),
+        evidence.pack(batch.payloads),
+        notes,
+    )
+
+
+def _series(symbol_id: int, answers: tuple[Answer, ...]) -> Series:
+    if len(answers) == 1:
+        return Series(symbol_id, answers[0].window, answers)
+    hull = Window(min(a.window.start for a in answers), max(a.window.end for a in answers))
+    return Series(symbol_id, hull, tuple(sorted(answers, key=attrgetter("asked_at"))))
+
+
+def _unanswered(batch: Batch, answered: Set[int]) -> list[Series]:
+    """Series of which the batch only says that they were asked in vain, or answered with rubbish."""
+    windows: dict[int, Window] = {}
+    for failure in batch.failures:
+        windows.setdefault(failure.symbol_id, failure.window)
+    for refusal in batch.refusals:
+        bar = Window(refusal.ts, refusal.ts + batch.interval.delta)
+        windows.setdefault(refusal.symbol_id, bar)
+    return [Series(one, windows[one], ()) for one in windows if one not in answered]
+
+
+def _locks(batch: Batch, series: Sequence[Series]) -> dict[str, Any]:
+    windows = Numbered[Window]()
+    numbers = [windows.number(one.window) for one in series]
+    return {
+        "ids": [one.symbol_id for one in series],
+        "windows": numbers,
+        "starts": [window.start for window in windows],
+        "ends": [window.end for window in windows],
+        "interval_s": batch.interval.seconds,
+        "source": batch.source,
+    }
+
+
+def _advances(series: Sequence[Series]) -> list[dict[str, Any]]:
+    """One answer of a series at a time: a statement may touch a row once only."""
+    layers: list[dict[str, Any]] = []
+    for layer in range(max((len(one.answers) for one in series), default=0)):
+        answers = [one.answers[layer] for one in series if layer < len(one.answers)]
+        asks = Numbered[tuple[Window, datetime, datetime]]()
+        numbers = [asks.number((a.window, a.settled_until, a.asked_at)) for a in answers]
+        lacking = [(a.symbol_id, w) for a in answers if a.lacking for w in a.settled_lacking()]
+        layers.append(
+            {
+                "ids": [a.symbol_id for a in answers],
+                "asks": numbers,
+                "starts": [window.start for window, _, _ in asks],
+                "cuts": [min(max(until, w.start), w.end) for w, until, _ in asks],
+                "ends": [window.end for window, _, _ in asks],
+                "asked": [asked_at for _, _, asked_at in asks],
+                "lack_ids": [symbol_id for symbol_id, _ in lacking],
+                "lack_starts": [window.start for _, window in lacking],
+                "lack_ends": [window.end for _, window in lacking],
+            }
+        )
+    return layers
 
 
 def _lacking_notes(answer: Answer) -> list[evidence.Note]:
@@ -133,24 +193,22 @@ def _make_cursors(conn: Connection, plan: _Plan) -> None:
 
 def _write(conn: Connection, plan: _Plan) -> WriteResult:
     batch = plan.batch
-    cursors, as_of = _lock(conn, plan)
-    known = next(iter(cursors.values()), None)
-    provider_id = known.provider_id if known else source_id(conn, batch.source)
+    locked = _lock(conn, plan)
+    as_of, provider_id = locked.as_of, locked.provider_id
 
-    touched = [s for s in plan.series if s.answers and cursors[s.symbol_id].touched]
+    touched = [s for s in plan.series if s.answers and s.symbol_id in locked.touched]
     stored = newest_versions(conn, batch.interval, provider_id, touched)
     builder = RowBuilder(batch.interval, as_of, provider_id, batch.reason)
     for series in plan.series:
-        cursor = cursors[series.symbol_id]
-        if not cursor.touched:
+        known = stored.get(series.symbol_id)
+        if known is None:
             builder.add_new(series)
-        elif series.answers:
-            builder.add_changed(
-                series, stored[series.symbol_id], cursor.lacked, cursor.last_answered_at
-            )
+        else:
+            lacked, answered_at = locked.lacked.get(series.symbol_id, _NOTHING_LACKED)
+            builder.add_changed(series, known, lacked, answered_at)
     added = sum(builder.counts.values())
     if added:
-        copy_rows(conn, batch.interval, builder.parts)
+        copy_rows(conn, batch.interval, builder.rows())
 
     common: dict[str, Any] = {
         "interval_s": batch.interval.seconds,
@@ -177,60 +235,37 @@ def _write(conn: Connection, plan: _Plan) -> WriteResult:
     )
 
 
-def _lock(conn: Connection, plan: _Plan) -> tuple[dict[int, _Cursor], datetime]:
+def _lock(conn: Connection, plan: _Plan) -> _Locked:
     """Announce, lock in key order, then read the clock: three statements, one round trip."""
     with conn.pipeline():
         conn.execute(sql("horizon", "write_lock"))
-        found = conn.execute(
-            sql("candles", "lock_cursors"),
-            {
-                "ids": [series.symbol_id for series in plan.series],
-                "starts": [series.window.start for series in plan.series],
-                "ends": [series.window.end for series in plan.series],
-                "interval_s": plan.batch.interval.seconds,
-                "source": plan.batch.source,
-            },
-            binary=True,
-        )
+        found = conn.execute(sql("candles", "lock_cursors"), plan.locks, binary=True)
         stamped = conn.execute(sql("horizon", "stamp"))
-    cursors = {
-        symbol_id: _Cursor(
-            provider_id,
-            last_as_of,
-            last_answered_at,
-            touched,
-            [Window(part.lower, part.upper) for part in lacked] if lacked else (),
-        )
-        for symbol_id, provider_id, last_as_of, last_answered_at, touched, lacked in found
-    }
-    if len(cursors) < len(plan.series):
-        raise _UnknownSeriesError(f"{len(plan.series) - len(cursors)} cursors do not exist yet")
-    row = stamped.fetchone()
+    row, stamp = found.fetchone(), stamped.fetchone()
     assert row is not None
-    last = [cursor.last_as_of + TICK for cursor in cursors.values() if cursor.last_as_of]
-    return cursors, max([row[0], *last])
+    assert stamp is not None
+    count, provider_id, last_as_of, touched, *before = row
+    lacking: Iterable[tuple[int, Iterable[Any], datetime | None]] = (
+        zip(*before, strict=True) if before[0] else ()
+    )
+    if count < len(plan.series):
+        raise _UnknownSeriesError(f"{len(plan.series) - count} cursors do not exist yet")
+    if provider_id is None:
+        provider_id = source_id(conn, plan.batch.source)
+    return _Locked(
+        provider_id,
+        stamp[0] if last_as_of is None else max(stamp[0], last_as_of + TICK),
+        frozenset(touched or ()),
+        {
+            symbol_id: ([Window(part.lower, part.upper) for part in parts], at)
+            for symbol_id, parts, at in lacking
+        },
+    )
 
 
 def _advance(conn: Connection, plan: _Plan, common: Mapping[str, Any]) -> None:
-    # One answer of a series at a time: the statement below may touch a row once only.
-    depth = max((len(series.answers) for series in plan.series), default=0)
-    for layer in range(depth):
-        answers = [s.answers[layer] for s in plan.series if layer < len(s.answers)]
-        lacking = [(a.symbol_id, w) for a in answers if a.lacking for w in a.settled_lacking()]
-        conn.execute(
-            sql("candles", "advance_cursors"),
-            {
-                **common,
-                "ids": [a.symbol_id for a in answers],
-                "starts": [a.window.start for a in answers],
-                "cuts": [min(max(a.settled_until, a.window.start), a.window.end) for a in answers],
-                "ends": [a.window.end for a in answers],
-                "asked": [a.asked_at for a in answers],
-                "lack_ids": [symbol_id for symbol_id, _ in lacking],
-                "lack_starts": [window.start for _, window in lacking],
-                "lack_ends": [window.end for _, window in lacking],
-            },
-        )
+    for layer in plan.advances:
+        conn.execute(sql("candles", "advance_cursors"), {**common, **layer})
     failures = plan.batch.failures
     if failures:
         conn.execute(

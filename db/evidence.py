@@ -157,19 +157,21 @@ def add_payloads(
     conn: Connection, payloads: Sequence[PackedPayload], *, provider_id: int, as_of: datetime
 ) -> None:
     """Keep raw replies; the same bytes of the same ask are kept once."""
-    for packed in payloads:
-        conn.execute(
-            sql("evidence", "add_payload"),
-            {
-                "provider_id": provider_id,
-                "asked_at": packed.payload.asked_at,
-                "endpoint": packed.payload.endpoint,
-                "as_of": as_of,
-                "status": packed.payload.status,
-                "symbols": list(packed.payload.symbols),
-                "body": packed.body,
-            },
-        )
+    if not payloads:
+        return
+    given = [packed.payload for packed in payloads]
+    conn.execute(
+        sql("evidence", "add_payloads"),
+        {
+            "provider_id": provider_id,
+            "as_of": as_of,
+            "asked": [payload.asked_at for payload in given],
+            "endpoints": [payload.endpoint for payload in given],
+            "statuses": [payload.status for payload in given],
+            "symbols": ["\n".join(payload.symbols) for payload in given],
+            "bodies": [packed.body for packed in payloads],
+        },
+    )
 
 
 def _multirange(windows: Iterable[Window]) -> str:

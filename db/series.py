@@ -1,6 +1,6 @@
 """The rows that answers add to what is stored: fetch the newest versions, compare, copy."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from operator import attrgetter, itemgetter
 from typing import Any
@@ -25,6 +25,7 @@ _FIELDS: Callable[[Bar], Row] = attrgetter(
 )
 _PARTIAL: Callable[[Bar], bool] = attrgetter("partial")
 _NO_VALUES = (None,) * 7
+_FINAL, _PARTIAL_STATUS = int(Status.FINAL), int(Status.PARTIAL)
 _STATUS, _TS = 5, 7
 _TYPES = [
     "timestamptz",
@@ -70,9 +71,8 @@ class RowBuilder:
     def __init__(
         self, interval: Interval, as_of: datetime, provider_id: int, reason: str | None
     ) -> None:
-        self.parts: list[Iterable[Row]] = []
-        """The rows in key order; made while they are copied, for 20,000 tuples at once cost the
-        collector of garbage more than the copy."""
+        self._fresh: list[Series] = []
+        self._changed: list[Sequence[Row]] = []
         self.counts = dict.fromkeys(Status, 0)
         """Rows by status."""
         self._daily = interval is Interval.D1
@@ -86,13 +86,33 @@ class RowBuilder:
         if self._daily or len(series.answers) != 1:
             self.add_changed(series, {}, (), None)
             return
+        self._fresh.append(series)
+        bars = series.answers[0].bars
+        growing = sum(map(_PARTIAL, bars))
+        self.counts[Status.PARTIAL] += growing
+        self.counts[Status.FINAL] += len(bars) - growing
+
+    def rows(self) -> Iterator[Row]:
+        """The rows in key order, made while they are copied.
+
+        20,000 tuples at once cost the collector of garbage more than the copy.
+        """
+        changed = iter(self._changed)
+        later = next(changed, None)
+        for series in self._fresh:
+            while later is not None and later[0][0] < series.symbol_id:
+                yield from later
+                later = next(changed, None)
+            yield from self._new_rows(series)
+        while later is not None:
+            yield from later
+            later = next(changed, None)
+
+    def _new_rows(self, series: Series) -> Iterator[Row]:
         answer = series.answers[0]
         key = (series.symbol_id, self._interval_s, self._as_of, self._provider_id, answer.asked_at)
-        final, partial = (*key, int(Status.FINAL), None), (*key, int(Status.PARTIAL), None)
-        self.parts.append((partial if bar.partial else final) + _FIELDS(bar) for bar in answer.bars)
-        growing = sum(map(_PARTIAL, answer.bars))
-        self.counts[Status.PARTIAL] += growing
-        self.counts[Status.FINAL] += len(answer.bars) - growing
+        final, partial = (*key, _FINAL, None), (*key, _PARTIAL_STATUS, None)
+        return ((partial if bar.partial else final) + _FIELDS(bar) for bar in answer.bars)
 
     def add_changed(
         self,
@@ -123,7 +143,8 @@ class RowBuilder:
             ]
         # Key order keeps the index's pages together.
         rows.sort(key=itemgetter(_TS))
-        self.parts.append(rows)
+        if rows:
+            self._changed.append(rows)
         for row in rows:
             self.counts[row[_STATUS]] += 1
 
@@ -201,12 +222,11 @@ class RowBuilder:
         )
 
 
-def copy_rows(conn: Connection, interval: Interval, parts: Iterable[Iterable[Row]]) -> None:
+def copy_rows(conn: Connection, interval: Interval, rows: Iterable[Row]) -> None:
     """Append rows by binary COPY; they should come in key order."""
     daily = interval is Interval.D1
     with conn.cursor().copy(sql("candles", "copy_daily" if daily else "copy_intraday")) as copy:
         copy.set_types(["int4", "date" if daily else "int4", *_TYPES])
         write_row = copy.write_row
-        for rows in parts:
-            for row in rows:
-                write_row(row)
+        for row in rows:
+            write_row(row)

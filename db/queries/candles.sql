@@ -1,18 +1,27 @@
 -- name: lock_cursors
--- Lock the series of a batch in key order and say what matters of each. In a statement of its own: the next
--- statement's snapshot then sees what a writer before us committed.
-SELECT c.symbol_id, c.provider_id, c.last_as_of, c.last_answered_at,
-       c.covered && w.asked OR c.unsettled && w.asked AS touched,
-       nullif(c.lacked * tstzmultirange(w.asked), '{}') AS lacked
-FROM (
-    SELECT u.symbol_id, tstzrange(u.start_ts, u.end_ts) AS asked
-    FROM unnest(%(ids)b::int4[], %(starts)b::timestamptz[], %(ends)b::timestamptz[]) AS u(symbol_id, start_ts, end_ts)
-) w
-JOIN ingestion_cursor c ON c.symbol_id = w.symbol_id
-WHERE c.interval_s = %(interval_s)s
-  AND c.provider_id = (SELECT s.provider_id FROM sources s WHERE s.name = %(source)s)
-ORDER BY c.symbol_id
-FOR UPDATE OF c
+-- Lock the series of a batch in key order and say what matters of them: how many there are, the newest as_of, those
+-- whose window was asked before, those that lacked a bar in it. In a statement of its own: the next statement's
+-- snapshot then sees what a writer before us committed. Windows are few and shared: a series names its by number.
+WITH locked AS MATERIALIZED (
+    SELECT c.symbol_id, c.last_as_of, c.last_answered_at,
+           c.covered && w.asked OR c.unsettled && w.asked AS touched,
+           CASE WHEN c.lacked && w.asked THEN c.lacked * tstzmultirange(w.asked) END AS lacked
+    FROM unnest(%(ids)b::int4[], %(windows)b::int4[]) AS u(symbol_id, number)
+    CROSS JOIN LATERAL (
+        SELECT tstzrange((%(starts)b::timestamptz[])[u.number], (%(ends)b::timestamptz[])[u.number]) AS asked
+    ) w
+    JOIN ingestion_cursor c ON c.symbol_id = u.symbol_id
+    WHERE c.interval_s = %(interval_s)s
+      AND c.provider_id = (SELECT s.provider_id FROM sources s WHERE s.name = %(source)s)
+    ORDER BY c.symbol_id
+    FOR UPDATE OF c
+)
+SELECT count(*), (SELECT s.provider_id FROM sources s WHERE s.name = %(source)s), max(l.last_as_of),
+       array_agg(l.symbol_id) FILTER (WHERE l.touched),
+       array_agg(l.symbol_id) FILTER (WHERE l.lacked IS NOT NULL),
+       array_agg(l.lacked) FILTER (WHERE l.lacked IS NOT NULL),
+       array_agg(l.last_answered_at) FILTER (WHERE l.lacked IS NOT NULL)
+FROM locked l
 
 -- name: ensure_cursors
 -- Empty cursors for series that were never asked; committed before the write, so that it only locks.
@@ -75,7 +84,7 @@ COPY candles_eod (symbol_id, session, as_of, provider_id, asked_at, status, reas
 FROM STDIN (FORMAT BINARY)
 
 -- name: advance_cursors
--- One answer of each series: what was settled when it was asked is covered, the rest is still open to change.
+-- One answer of each series, its ask named by number: what was settled when it was asked is covered, the rest is still open to change.
 -- lacked follows the newest answer; an answer older than the newest adds only to what nobody asked before.
 UPDATE ingestion_cursor c
 SET covered = c.covered + n.settled,
@@ -88,13 +97,16 @@ SET covered = c.covered + n.settled,
     last_answered_at = greatest(c.last_answered_at, n.asked_at),
     updated_at = %(as_of)b
 FROM (
-    SELECT u.symbol_id, u.asked_at,
+    SELECT u.symbol_id, w.asked_at,
            -- An empty range where the whole window is settled, or none of it.
-           tstzmultirange(tstzrange(u.start_ts, u.cut)) AS settled,
-           tstzmultirange(tstzrange(u.cut, u.end_ts)) AS unsettled,
+           tstzmultirange(tstzrange(w.start_ts, w.cut)) AS settled,
+           tstzmultirange(tstzrange(w.cut, w.end_ts)) AS unsettled,
            coalesce(l.lacking, '{}') AS lacking
-    FROM unnest(%(ids)b::int4[], %(starts)b::timestamptz[], %(cuts)b::timestamptz[], %(ends)b::timestamptz[],
-                %(asked)b::timestamptz[]) AS u(symbol_id, start_ts, cut, end_ts, asked_at)
+    FROM unnest(%(ids)b::int4[], %(asks)b::int4[]) AS u(symbol_id, number)
+    CROSS JOIN LATERAL (
+        SELECT (%(starts)b::timestamptz[])[u.number] AS start_ts, (%(cuts)b::timestamptz[])[u.number] AS cut,
+               (%(ends)b::timestamptz[])[u.number] AS end_ts, (%(asked)b::timestamptz[])[u.number] AS asked_at
+    ) w
     LEFT JOIN (
         SELECT k.symbol_id, range_agg(tstzrange(k.start_ts, k.end_ts)) AS lacking
         FROM unnest(%(lack_ids)b::int4[], %(lack_starts)b::timestamptz[], %(lack_ends)b::timestamptz[])

@@ -14,7 +14,11 @@ INSERT INTO quarantine (symbol_id, interval_s, provider_id, ts, asked_at, as_of,
 VALUES (%(symbol_id)s, %(interval_s)s, %(provider_id)s, %(ts)s, %(asked_at)s, %(as_of)s, %(reason)s, %(payload)s)
 ON CONFLICT DO NOTHING
 
--- name: add_payload
+-- name: add_payloads
+-- Raw replies; the same bytes of the same ask stand once. Symbols of a reply are joined by newlines on the way.
 INSERT INTO provider_payloads (provider_id, asked_at, endpoint, digest, as_of, status, symbols, body)
-VALUES (%(provider_id)s, %(asked_at)s, %(endpoint)s, sha256(%(body)b), %(as_of)s, %(status)s, %(symbols)s, %(body)b)
+SELECT %(provider_id)s, u.asked_at, u.endpoint, sha256(u.body), %(as_of)s, u.status, string_to_array(u.symbols, E'\n'),
+       u.body
+FROM unnest(%(asked)b::timestamptz[], %(endpoints)b::text[], %(statuses)b::int2[], %(symbols)b::text[],
+            %(bodies)b::bytea[]) AS u(asked_at, endpoint, status, symbols, body)
 ON CONFLICT DO NOTHING
