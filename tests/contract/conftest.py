@@ -1,15 +1,17 @@
-"""A simulated market that every provider serves: two over HTTP, one from files made of the truth."""
+"""A simulated market that every provider serves: over HTTP, and one from files made of the truth."""
 
 import csv
 import json
 import shutil
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from core.clock import ReplayClock, Segment, real_timestamp
@@ -19,13 +21,16 @@ from core.windows import Window
 from core.words import Capability
 from providers import csv as csv_files
 from providers import finnhub, yfinance
+from providers.alpaca import adapter as alpaca
+from providers.alphavantage import adapter as alphavantage
 from providers.base import Call, Page, Provider, Raw, Request, SessionNotReadyError
 from providers.yahoo.session import SessionKeeper
 from sim.server import SimHandle, start
 
 NOW = datetime(2024, 3, 7, 16, 0, 30, tzinfo=UTC)
 """Market time when the simulator starts: a Thursday, 90 minutes after New York's open."""
-KEY = "finnhub-key-of-the-contract"
+KEY = "key-of-the-contract"
+"""Whatever a vendor's secret is called, this is it."""
 SESSIONS = [
     date(2024, 2, 5) + timedelta(days=n)
     for n in range(33)
@@ -63,6 +68,63 @@ MARKET = {
     "restate_share": 0,
 }
 SYMBOLS = ("BUSY", "CALM", "DULL")
+
+
+@dataclass(frozen=True)
+class Vendor:
+    """What the suite needs to know of a provider that talks HTTP, beside its contract."""
+
+    sim: str
+    """The simulator's source that it talks to."""
+    url: str
+    """Setting of its base URL."""
+    build: Callable[[Settings, Any], Provider]
+    empty: bytes
+    """An answer to a request for bars, without any."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Keys, and a plan that includes everything."""
+    dated_quotes: bool = False
+    """Its quotes say the day and no time."""
+
+
+_ALPACA = {
+    "sim": "alpaca",
+    "url": "alpaca_base_url",
+    "empty": b'{"bars":{},"next_page_token":null}',
+    "settings": {
+        "alpaca_api_key": KEY,
+        "alpaca_secret_key": KEY,
+        "alpaca_sip_realtime": True,
+    },
+}
+VENDORS = {
+    "yfinance": Vendor(
+        "yahoo",
+        "yahoo_base_url",
+        yfinance.build,
+        orjson.dumps(
+            {"chart": {"result": [{"meta": {}, "indicators": {"quote": [{}]}}], "error": None}}
+        ),
+    ),
+    "finnhub": Vendor(
+        "finnhub",
+        "finnhub_base_url",
+        finnhub.build,
+        b'{"s":"no_data"}',
+        {"finnhub_api_key": KEY, "finnhub_premium": True},
+    ),
+    "alphavantage": Vendor(
+        "alphavantage",
+        "alpha_vantage_base_url",
+        alphavantage.build,
+        b'{"Meta Data":{"6. Time Zone":"US/Eastern"},"Time Series (1min)":{}}',
+        {"alpha_vantage_api_key": KEY, "alpha_vantage_plan": "realtime"},
+        dated_quotes=True,
+    ),
+    "alpaca.iex": Vendor(build=partial(alpaca.build, feed="iex"), **_ALPACA),
+    "alpaca.sip": Vendor(build=partial(alpaca.build, feed="sip"), **_ALPACA),
+}
+"""By the name of the source."""
 
 
 def at(text: str) -> datetime:
@@ -140,6 +202,8 @@ def world(running_world: World) -> Iterator[World]:
 class Case:
     """One provider with what the suite needs to know beside its contract."""
 
+    name: str
+    """The source's, which bars are stored under."""
     provider: Provider
     source: str | None
     """The simulator's source that it talks to; None for files."""
@@ -184,38 +248,33 @@ def make_case(world: World, tmp_path: Path, request: pytest.FixtureRequest) -> I
 
     def make(name: str, **settings: Any) -> Case:
         chosen: dict[str, Any] = {"_env_file": None, "gapless_home": str(tmp_path / "home")}
-        if name == "yfinance":
-            if settings.pop("session", "made") == "made" and "yahoo_base_url" not in settings:
-                made_before = request.getfixturevalue("session_home")
-                shutil.copytree(made_before, tmp_path / "home", dirs_exist_ok=True)
-            chosen["yahoo_base_url"] = world.base_url("yahoo")
-            build, source = yfinance.build, "yahoo"
-        elif name == "finnhub":
-            chosen |= {
-                "finnhub_base_url": world.base_url("finnhub"),
-                "finnhub_api_key": KEY,
-                "finnhub_premium": True,
-            }
-            build, source = finnhub.build, "finnhub"
-        else:
+        vendor = VENDORS.get(name)
+        if vendor is None:
             chosen["csv_dir"] = str(tmp_path / "bars")
             _write_files(world, tmp_path / "bars")
             build, source = csv_files.build, None
+        else:
+            build, source = vendor.build, vendor.sim
+            chosen |= {**vendor.settings, vendor.url: world.base_url(vendor.sim)}
+        wanted = settings.pop("session", "made")
+        if name == "yfinance" and wanted == "made" and "yahoo_base_url" not in settings:
+            made_before = request.getfixturevalue("session_home")
+            shutil.copytree(made_before, tmp_path / "home", dirs_exist_ok=True)
         provider = build(Settings(**(chosen | settings)), world.clock)
         made.append(provider)
-        return Case(provider, source)
+        return Case(name, provider, source)
 
     yield make
     for provider in made:
         provider.close()
 
 
-@pytest.fixture(params=["yfinance", "finnhub", "csv"])
+@pytest.fixture(params=[*VENDORS, "csv"])
 def case(request: pytest.FixtureRequest, make_case: MakeCase) -> Case:
     return make_case(request.param)
 
 
-@pytest.fixture(params=["yfinance", "finnhub"])
+@pytest.fixture(params=list(VENDORS))
 def wired(request: pytest.FixtureRequest, make_case: MakeCase) -> Case:
     """Providers that talk HTTP."""
     return make_case(request.param)

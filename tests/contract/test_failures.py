@@ -19,7 +19,7 @@ from core.errors import (
 from core.words import Capability
 from providers.base import Request
 from sim.server import start
-from tests.contract.conftest import KEY, NEW_YORK, Case, MakeCase, World, between
+from tests.contract.conftest import KEY, NEW_YORK, VENDORS, Case, MakeCase, World, between
 
 HOUR = between("2024-03-07T14:30", "2024-03-07T15:30")
 REQUEST = Request(Capability.BARS_1M, ("BUSY",), HOUR)
@@ -142,17 +142,21 @@ def test_requests_stay_counted_where_every_other_one_is_reset(
     assert len(world.served(wired.source)) == before + 40
 
 
-def test_a_limit_that_is_overrun_is_backpressure(make_case: MakeCase, world: World) -> None:
+@pytest.mark.parametrize("name", VENDORS)
+def test_a_limit_that_is_overrun_is_backpressure(
+    make_case: MakeCase, world: World, name: str
+) -> None:
+    vendor = VENDORS[name]
     limited = {"limits": [{"units": 2, "seconds": 60}]}
-    with start(world.config(yahoo=limited, finnhub=limited)) as sim:
-        yahoo = make_case("yfinance", yahoo_base_url=world.base_url("yahoo", sim))
-        finnhub = make_case("finnhub", finnhub_base_url=world.base_url("finnhub", sim))
-        for case in (yahoo, finnhub):
-            ask(case)
-            ask(case)
-            found = failure(case)
-            assert isinstance(found, RateLimitedError)
-        assert isinstance(found, RateLimitedError)
+    with start(world.config(**{vendor.sim: limited})) as sim:
+        case = make_case(name, **{vendor.url: world.base_url(vendor.sim, sim)})
+        ask(case)
+        ask(case)
+        found = failure(case)
+
+    assert isinstance(found, RateLimitedError)
+    if name in {"finnhub", "alpaca.iex", "alpaca.sip"}:
+        # They say when their window has room again.
         assert found.retry_after_s is not None
         assert 55 < found.retry_after_s <= 61
 

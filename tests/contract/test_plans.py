@@ -64,7 +64,8 @@ def test_calls_hold_no_secret(case: Case) -> None:
     for capability in case.provider.specs():
         window = None if capability.interval is None else HOUR
         for call in case.provider.plan(Request(capability, SYMBOLS, window)):
-            assert call.source == case.provider.name
+            assert call.source == case.name
+            assert case.name.split(".")[0] == case.provider.name
             assert not {"token", "crumb", "apikey"} & call.params.keys()
             assert call.endpoint.isidentifier()
 

@@ -5,7 +5,6 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 
-import orjson
 import pytest
 
 from core.clock import SystemClock
@@ -13,24 +12,21 @@ from core.errors import (
     AuthRejectedError,
     BadRequestError,
     MalformedPayloadError,
+    NotEntitledError,
     ProviderError,
     ProviderTimeoutError,
     ProviderUnavailableError,
     RateLimitedError,
+    SymbolNotFoundError,
 )
 from core.words import Capability
 from providers.base import Request
-from tests.contract.conftest import KEY, NEW_YORK, Case, MakeCase, between
+from tests.contract.conftest import KEY, NEW_YORK, VENDORS, Case, MakeCase, between
 from tests.contract.scripted_server import Script, ScriptedServer, always, reply, reset
 
 HOUR = between("2024-03-07T14:30", "2024-03-07T15:30")
 REQUEST = Request(Capability.BARS_1M, ("BUSY",), HOUR)
-EMPTY = {
-    "yfinance": orjson.dumps(
-        {"chart": {"result": [{"meta": {}, "indicators": {"quote": [{}]}}], "error": None}}
-    ),
-    "finnhub": b'{"s":"no_data"}',
-}
+EMPTY = {name: vendor.empty for name, vendor in VENDORS.items()}
 
 Serve = Callable[[str, Script], tuple[Case, ScriptedServer]]
 
@@ -43,8 +39,7 @@ def serve(make_case: MakeCase) -> Iterator[Serve]:
     def run(name: str, script: Script) -> tuple[Case, ScriptedServer]:
         server = ScriptedServer(script)
         servers.append(server)
-        setting = "yahoo_base_url" if name == "yfinance" else "finnhub_base_url"
-        return make_case(name, **{setting: server.url}), server
+        return make_case(name, **{VENDORS[name].url: server.url}), server
 
     yield run
     for server in servers:
@@ -56,10 +51,10 @@ def ask(case: Case, timeout_s: float = 3.0) -> object:
     return case.provider.parse(call, case.provider.send(call, timeout_s), NEW_YORK)
 
 
-both = pytest.mark.parametrize("name", ["yfinance", "finnhub"])
+everyone = pytest.mark.parametrize("name", list(VENDORS))
 
 
-@both
+@everyone
 def test_a_request_on_a_kept_connection_that_dies_is_not_sent_again(serve: Serve, name) -> None:
     def script(connection: socket.socket, number: int) -> bool:
         if number == 2:
@@ -78,7 +73,7 @@ def test_a_request_on_a_kept_connection_that_dies_is_not_sent_again(serve: Serve
     assert len(server.arrived) == 3
 
 
-@both
+@everyone
 def test_connections_are_kept_by_each_thread(serve: Serve, name) -> None:
     connections: set[int] = set()
 
@@ -103,7 +98,7 @@ def test_connections_are_kept_by_each_thread(serve: Serve, name) -> None:
     assert len(connections) <= 4
 
 
-@both
+@everyone
 def test_a_reply_that_trickles_is_given_up_in_time(serve: Serve, name) -> None:
     clock, over = SystemClock(), threading.Event()
 
@@ -123,7 +118,7 @@ def test_a_reply_that_trickles_is_given_up_in_time(serve: Serve, name) -> None:
     assert clock.monotonic() - begun < 1.5
 
 
-@both
+@everyone
 def test_a_reply_that_breaks_off_is_no_answer(serve: Serve, name) -> None:
     def script(connection: socket.socket, _number: int) -> bool:
         connection.sendall(reply(200, EMPTY[name])[:-3])
@@ -133,7 +128,7 @@ def test_a_reply_that_breaks_off_is_no_answer(serve: Serve, name) -> None:
         ask(serve(name, script)[0])
 
 
-@both
+@everyone
 def test_a_redirect_is_not_followed(serve: Serve, name) -> None:
     case, server = serve(name, always(reply(302, b"", "Location: /elsewhere")))
 
@@ -143,7 +138,7 @@ def test_a_redirect_is_not_followed(serve: Serve, name) -> None:
     assert len(server.arrived) == 1
 
 
-@both
+@everyone
 def test_compressed_replies_are_read(serve: Serve, name) -> None:
     body = gzip.compress(EMPTY[name])
 
@@ -152,7 +147,7 @@ def test_compressed_replies_are_read(serve: Serve, name) -> None:
     assert ask(case)
 
 
-@both
+@everyone
 def test_a_reply_that_claims_to_be_compressed_is_malformed_or_broken(serve: Serve, name) -> None:
     case, _ = serve(name, always(reply(200, EMPTY[name], "Content-Encoding: gzip")))
 
@@ -160,13 +155,13 @@ def test_a_reply_that_claims_to_be_compressed_is_malformed_or_broken(serve: Serv
         ask(case)
 
 
-@both
+@everyone
 def test_what_is_no_http_is_no_answer(serve: Serve, name) -> None:
     with pytest.raises((MalformedPayloadError, ProviderUnavailableError)):
         ask(serve(name, always(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"))[0])
 
 
-@both
+@everyone
 @pytest.mark.parametrize("body", [b"null", b"[]", b"7", b'"text"', b"{}", b"\xff\xfe", b'{"s":1}'])
 def test_no_body_trips_the_adapter(serve: Serve, name, body: bytes) -> None:
     for status in (200, 400, 403, 500):
@@ -188,6 +183,23 @@ def test_no_body_trips_the_adapter(serve: Serve, name, body: bytes) -> None:
         ("finnhub", 429, b'{"error":"Please sign up for a free account"}', AuthRejectedError),
         ("finnhub", 500, b"null", ProviderUnavailableError),
         ("finnhub", 504, b"upstream", ProviderUnavailableError),
+        ("alphavantage", 404, b"<html>nginx</html>", ProviderUnavailableError),
+        ("alphavantage", 403, b"<html>Forbidden</html>", AuthRejectedError),
+        ("alphavantage", 429, b"<html>Cloudflare</html>", RateLimitedError),
+        ("alphavantage", 502, b"", ProviderUnavailableError),
+        ("alpaca.sip", 401, b'{"message":"unauthorized."}', AuthRejectedError),
+        ("alpaca.iex", 403, b'{"message":"forbidden."}', AuthRejectedError),
+        (
+            "alpaca.sip",
+            403,
+            b'{"message":"subscription does not permit querying recent SIP data"}',
+            NotEntitledError,
+        ),
+        ("alpaca.sip", 422, b'{"message":"end is too late for subscription"}', NotEntitledError),
+        ("alpaca.iex", 400, b'{"message":"invalid symbol: BUSY"}', SymbolNotFoundError),
+        ("alpaca.iex", 400, b'{"message":"invalid timeframe"}', BadRequestError),
+        ("alpaca.iex", 404, b"<html>nginx</html>", ProviderUnavailableError),
+        ("alpaca.iex", 429, b'{"message":"too many requests."}', RateLimitedError),
     ],
 )
 def test_statuses_mean_what_the_words_beside_them_say(
