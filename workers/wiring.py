@@ -71,6 +71,8 @@ def build_sources(settings: Settings, clock: Clock) -> list[Source]:
     from providers import csv, finnhub, yfinance  # noqa: PLC0415 - intake and --help do without
     from providers.alpaca import adapter as alpaca  # noqa: PLC0415
     from providers.alphavantage import adapter as alphavantage  # noqa: PLC0415
+    from providers.binance import adapter as binance  # noqa: PLC0415
+    from providers.polygon import adapter as polygon  # noqa: PLC0415
 
     builders: Mapping[str, Callable[[Settings, Clock], Provider]] = {
         "yfinance": yfinance.build,
@@ -78,6 +80,8 @@ def build_sources(settings: Settings, clock: Clock) -> list[Source]:
         "alphavantage": alphavantage.build,
         "alpaca.iex": partial(alpaca.build, feed="iex"),
         "alpaca.sip": partial(alpaca.build, feed="sip"),
+        "polygon": polygon.build,
+        "binance": binance.build,
         "csv": csv.build,
     }
     found: list[Source] = []

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sim.config import SourceConfig, SourceKind
 from sim.market.model import Market
-from sim.wire import alpaca, alphavantage, finnhub, yahoo
+from sim.wire import alpaca, alphavantage, binance, finnhub, polygon, yahoo
 from sim.wire.base import Wire
 
 
@@ -29,6 +29,12 @@ WIRES: Mapping[str, WireKind] = {
     ),
     "alpaca": WireKind(
         SourceKind("alpaca", "alpaca", "key", alpaca.read_options), alpaca.AlpacaWire
+    ),
+    "polygon": WireKind(
+        SourceKind("polygon", "polygon", "key", polygon.read_options), polygon.PolygonWire
+    ),
+    "binance": WireKind(
+        SourceKind("binance", "binance", "ip", binance.read_options), binance.BinanceWire
     ),
 }
 

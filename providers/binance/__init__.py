@@ -1,0 +1,1 @@
+"""Binance spot: its klines and book tickers."""
