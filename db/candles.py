@@ -1,8 +1,8 @@
 """The write path of bars: one transaction from lock to commit, never across network I/O.
 
-Order: announce the write (readers' horizon), lock the cursors of the batch in key order in a
-statement of its own, take the as_of, write only what is new, add evidence, advance the cursors. The
-same batch written twice adds nothing the second time.
+Order: announce the write (readers' horizon); lock the cursors of the batch in key order, take the
+as_of, advance the cursors; read what is stored, write only what is new, add evidence. The same batch
+written twice adds nothing the second time.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -18,7 +18,7 @@ from core.words import Status
 from db import backfill, evidence, inbox
 from db.batches import Answer, Batch, Series, WriteResult
 from db.evidence import Failure, Payload, Refusal
-from db.horizon import TICK, patiently
+from db.horizon import patiently
 from db.numbered import Numbered
 from db.pool import Connection, Database
 from db.series import RowBuilder, copy_rows, newest_versions
@@ -55,10 +55,8 @@ class _Plan:
 
     batch: Batch
     series: Sequence[Series]
-    locks: Mapping[str, Any]
-    """Parameters of the statement that locks."""
     advances: Sequence[Mapping[str, Any]]
-    """Parameters of the statements that advance the cursors."""
+    """Parameters of the statements that lock and advance: an answer of each series, then its next."""
     payloads: Sequence[evidence.PackedPayload]
     notes: Sequence[evidence.Note]
 
@@ -102,8 +100,7 @@ def _prepare(batch: Batch) -> _Plan:
     return _Plan(
         batch,
         series,
-        _locks(batch, series),
-        _advances(series),
+        _advances(batch, series),
         evidence.pack(batch.payloads),
         notes,
     )
@@ -127,41 +124,37 @@ def _unanswered(batch: Batch, answered: Set[int]) -> list[Series]:
     return [Series(one, windows[one], ()) for one in windows if one not in answered]
 
 
-def _locks(batch: Batch, series: Sequence[Series]) -> dict[str, Any]:
+def _advances(batch: Batch, series: Sequence[Series]) -> list[dict[str, Any]]:
+    """One answer of a series at a time, for a statement may touch a row once only."""
+    depth = max((len(one.answers) for one in series), default=0)
+    first = _advance(batch, [(one, one.answers[0] if one.answers else None) for one in series])
+    return [first] + [
+        _advance(batch, [(one, one.answers[at]) for one in series if at < len(one.answers)])
+        for at in range(1, depth)
+    ]
+
+
+def _advance(batch: Batch, pairs: Sequence[tuple[Series, Answer | None]]) -> dict[str, Any]:
     windows = Numbered[Window]()
-    numbers = [windows.number(one.window) for one in series]
+    asks = Numbered[tuple[Window, datetime, datetime]]()
+    answers = [answer for _, answer in pairs if answer is not None]
+    lacking = [(a.symbol_id, w) for a in answers if a.lacking for w in a.settled_lacking()]
     return {
-        "ids": [one.symbol_id for one in series],
-        "windows": numbers,
-        "starts": [window.start for window in windows],
-        "ends": [window.end for window in windows],
         "interval_s": batch.interval.seconds,
         "source": batch.source,
+        "ids": [one.symbol_id for one, _ in pairs],
+        "windows": [windows.number(one.window) for one, _ in pairs],
+        "asks": [a and asks.number((a.window, a.settled_until, a.asked_at)) for _, a in pairs],
+        "starts": [window.start for window in windows],
+        "ends": [window.end for window in windows],
+        "ask_starts": [window.start for window, _, _ in asks],
+        "ask_cuts": [min(max(until, w.start), w.end) for w, until, _ in asks],
+        "ask_ends": [window.end for window, _, _ in asks],
+        "asked": [asked_at for _, _, asked_at in asks],
+        "lack_ids": [symbol_id for symbol_id, _ in lacking],
+        "lack_starts": [window.start for _, window in lacking],
+        "lack_ends": [window.end for _, window in lacking],
     }
-
-
-def _advances(series: Sequence[Series]) -> list[dict[str, Any]]:
-    """One answer of a series at a time: a statement may touch a row once only."""
-    layers: list[dict[str, Any]] = []
-    for layer in range(max((len(one.answers) for one in series), default=0)):
-        answers = [one.answers[layer] for one in series if layer < len(one.answers)]
-        asks = Numbered[tuple[Window, datetime, datetime]]()
-        numbers = [asks.number((a.window, a.settled_until, a.asked_at)) for a in answers]
-        lacking = [(a.symbol_id, w) for a in answers if a.lacking for w in a.settled_lacking()]
-        layers.append(
-            {
-                "ids": [a.symbol_id for a in answers],
-                "asks": numbers,
-                "starts": [window.start for window, _, _ in asks],
-                "cuts": [min(max(until, w.start), w.end) for w, until, _ in asks],
-                "ends": [window.end for window, _, _ in asks],
-                "asked": [asked_at for _, _, asked_at in asks],
-                "lack_ids": [symbol_id for symbol_id, _ in lacking],
-                "lack_starts": [window.start for _, window in lacking],
-                "lack_ends": [window.end for _, window in lacking],
-            }
-        )
-    return layers
 
 
 def _lacking_notes(answer: Answer) -> list[evidence.Note]:
@@ -193,7 +186,7 @@ def _make_cursors(conn: Connection, plan: _Plan) -> None:
 
 def _write(conn: Connection, plan: _Plan) -> WriteResult:
     batch = plan.batch
-    locked = _lock(conn, plan)
+    locked = _lock_and_advance(conn, plan)
     as_of, provider_id = locked.as_of, locked.provider_id
 
     touched = [s for s in plan.series if s.answers and s.symbol_id in locked.touched]
@@ -218,7 +211,7 @@ def _write(conn: Connection, plan: _Plan) -> WriteResult:
     evidence.add_notes(conn, plan.notes, **common)
     evidence.add_quarantine(conn, batch.refusals, **common)
     evidence.add_payloads(conn, plan.payloads, provider_id=provider_id, as_of=as_of)
-    _advance(conn, plan, common)
+    _note_failures(conn, plan.batch.failures, common)
     # The order of locks is the same everywhere: cursors, backfill rows, coordinator elements.
     backfill.finish(conn, *batch.finished_jobs)
     inbox.answered(conn, batch.inbox)
@@ -235,26 +228,27 @@ def _write(conn: Connection, plan: _Plan) -> WriteResult:
     )
 
 
-def _lock(conn: Connection, plan: _Plan) -> _Locked:
-    """Announce, lock in key order, then read the clock: three statements, one round trip."""
+def _lock_and_advance(conn: Connection, plan: _Plan) -> _Locked:
+    """Announce; lock in key order, read the clock, advance; all in one round trip."""
     with conn.pipeline():
         conn.execute(sql("horizon", "write_lock"))
-        found = conn.execute(sql("candles", "lock_cursors"), plan.locks, binary=True)
-        stamped = conn.execute(sql("horizon", "stamp"))
-    row, stamp = found.fetchone(), stamped.fetchone()
-    assert row is not None
-    assert stamp is not None
-    count, provider_id, last_as_of, touched, *before = row
+        done = [
+            conn.execute(sql("candles", "lock_and_advance"), layer, binary=True)
+            for layer in plan.advances
+        ]
+    rows = [cursor.fetchone() for cursor in done]
+    first, last = rows[0], rows[-1]
+    assert first is not None
+    assert last is not None
+    count, provider_id, _, touched, *before = first
     lacking: Iterable[tuple[int, Iterable[Any], datetime | None]] = (
         zip(*before, strict=True) if before[0] else ()
     )
     if count < len(plan.series):
         raise _UnknownSeriesError(f"{len(plan.series) - count} cursors do not exist yet")
-    if provider_id is None:
-        provider_id = source_id(conn, plan.batch.source)
     return _Locked(
-        provider_id,
-        stamp[0] if last_as_of is None else max(stamp[0], last_as_of + TICK),
+        source_id(conn, plan.batch.source) if provider_id is None else provider_id,
+        last[2],
         frozenset(touched or ()),
         {
             symbol_id: ([Window(part.lower, part.upper) for part in parts], at)
@@ -263,10 +257,9 @@ def _lock(conn: Connection, plan: _Plan) -> _Locked:
     )
 
 
-def _advance(conn: Connection, plan: _Plan, common: Mapping[str, Any]) -> None:
-    for layer in plan.advances:
-        conn.execute(sql("candles", "advance_cursors"), {**common, **layer})
-    failures = plan.batch.failures
+def _note_failures(
+    conn: Connection, failures: Sequence[Failure], common: Mapping[str, Any]
+) -> None:
     if failures:
         conn.execute(
             sql("candles", "note_asked"),

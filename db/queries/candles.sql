@@ -1,12 +1,14 @@
--- name: lock_cursors
--- Lock the series of a batch in key order and say what matters of them: how many there are, the newest as_of, those
--- whose window was asked before, those that lacked a bar in it. In a statement of its own: the next statement's
--- snapshot then sees what a writer before us committed. Windows are few and shared: a series names its by number.
+-- name: lock_and_advance
+-- Lock the series of a batch in key order, then read the clock for its as_of, then advance the cursors: what was settled
+-- when it was asked is covered, the rest is still open to change; lacked follows the newest answer, an answer older than
+-- that adds only to what nobody asked before. Says what matters of the cursors as they were: how many there are, those
+-- whose window was asked before, those that lacked a bar in it. Bars are read in a later statement, whose snapshot sees
+-- what a writer before us committed. Windows and asks are few and shared: a series names its own by number.
 WITH locked AS MATERIALIZED (
-    SELECT c.symbol_id, c.last_as_of, c.last_answered_at,
+    SELECT c.symbol_id, c.last_as_of, c.last_answered_at, u.ask,
            c.covered && w.asked OR c.unsettled && w.asked AS touched,
            CASE WHEN c.lacked && w.asked THEN c.lacked * tstzmultirange(w.asked) END AS lacked
-    FROM unnest(%(ids)b::int4[], %(windows)b::int4[]) AS u(symbol_id, number)
+    FROM unnest(%(ids)b::int4[], %(windows)b::int4[], %(asks)b::int4[]) AS u(symbol_id, number, ask)
     CROSS JOIN LATERAL (
         SELECT tstzrange((%(starts)b::timestamptz[])[u.number], (%(ends)b::timestamptz[])[u.number]) AS asked
     ) w
@@ -15,8 +17,43 @@ WITH locked AS MATERIALIZED (
       AND c.provider_id = (SELECT s.provider_id FROM sources s WHERE s.name = %(source)s)
     ORDER BY c.symbol_id
     FOR UPDATE OF c
+), stamped AS MATERIALIZED (
+    SELECT gapless_stamp(coalesce(max(l.last_as_of), '-infinity')) AS as_of FROM locked l
+), advanced AS (
+    UPDATE ingestion_cursor c
+    SET covered = c.covered + n.settled,
+        unsettled = (c.unsettled + n.unsettled) - (c.covered + n.settled),
+        lacked = CASE
+            WHEN n.asked_at >= coalesce(c.last_answered_at, '-infinity') THEN (c.lacked - n.settled) + n.lacking
+            ELSE c.lacked + (n.lacking - c.covered - c.unsettled) END,
+        last_as_of = stamped.as_of,
+        last_asked_at = greatest(c.last_asked_at, n.asked_at),
+        last_answered_at = greatest(c.last_answered_at, n.asked_at),
+        updated_at = stamped.as_of
+    FROM (
+        SELECT l.symbol_id, w.asked_at,
+               -- An empty range where the whole window is settled, or none of it.
+               tstzmultirange(tstzrange(w.start_ts, w.cut)) AS settled,
+               tstzmultirange(tstzrange(w.cut, w.end_ts)) AS unsettled,
+               coalesce(k.lacking, '{}') AS lacking
+        FROM locked l
+        CROSS JOIN LATERAL (
+            SELECT (%(ask_starts)b::timestamptz[])[l.ask] AS start_ts, (%(ask_cuts)b::timestamptz[])[l.ask] AS cut,
+                   (%(ask_ends)b::timestamptz[])[l.ask] AS end_ts, (%(asked)b::timestamptz[])[l.ask] AS asked_at
+        ) w
+        LEFT JOIN (
+            SELECT i.symbol_id, range_agg(tstzrange(i.start_ts, i.end_ts)) AS lacking
+            FROM unnest(%(lack_ids)b::int4[], %(lack_starts)b::timestamptz[], %(lack_ends)b::timestamptz[])
+                AS i(symbol_id, start_ts, end_ts)
+            GROUP BY i.symbol_id
+        ) k ON k.symbol_id = l.symbol_id
+        WHERE l.ask IS NOT NULL
+    ) n, stamped
+    WHERE c.symbol_id = n.symbol_id AND c.interval_s = %(interval_s)s
+      AND c.provider_id = (SELECT s.provider_id FROM sources s WHERE s.name = %(source)s)
 )
-SELECT count(*), (SELECT s.provider_id FROM sources s WHERE s.name = %(source)s), max(l.last_as_of),
+SELECT count(*), (SELECT s.provider_id FROM sources s WHERE s.name = %(source)s),
+       (SELECT stamped.as_of FROM stamped),
        array_agg(l.symbol_id) FILTER (WHERE l.touched),
        array_agg(l.symbol_id) FILTER (WHERE l.lacked IS NOT NULL),
        array_agg(l.lacked) FILTER (WHERE l.lacked IS NOT NULL),
@@ -82,39 +119,6 @@ FROM STDIN (FORMAT BINARY)
 COPY candles_eod (symbol_id, session, as_of, provider_id, asked_at, status, reason,
                   ts, open, high, low, close, volume, vwap, trade_count)
 FROM STDIN (FORMAT BINARY)
-
--- name: advance_cursors
--- One answer of each series, its ask named by number: what was settled when it was asked is covered, the rest is still open to change.
--- lacked follows the newest answer; an answer older than the newest adds only to what nobody asked before.
-UPDATE ingestion_cursor c
-SET covered = c.covered + n.settled,
-    unsettled = (c.unsettled + n.unsettled) - (c.covered + n.settled),
-    lacked = CASE
-        WHEN n.asked_at >= coalesce(c.last_answered_at, '-infinity') THEN (c.lacked - n.settled) + n.lacking
-        ELSE c.lacked + (n.lacking - c.covered - c.unsettled) END,
-    last_as_of = %(as_of)b,
-    last_asked_at = greatest(c.last_asked_at, n.asked_at),
-    last_answered_at = greatest(c.last_answered_at, n.asked_at),
-    updated_at = %(as_of)b
-FROM (
-    SELECT u.symbol_id, w.asked_at,
-           -- An empty range where the whole window is settled, or none of it.
-           tstzmultirange(tstzrange(w.start_ts, w.cut)) AS settled,
-           tstzmultirange(tstzrange(w.cut, w.end_ts)) AS unsettled,
-           coalesce(l.lacking, '{}') AS lacking
-    FROM unnest(%(ids)b::int4[], %(asks)b::int4[]) AS u(symbol_id, number)
-    CROSS JOIN LATERAL (
-        SELECT (%(starts)b::timestamptz[])[u.number] AS start_ts, (%(cuts)b::timestamptz[])[u.number] AS cut,
-               (%(ends)b::timestamptz[])[u.number] AS end_ts, (%(asked)b::timestamptz[])[u.number] AS asked_at
-    ) w
-    LEFT JOIN (
-        SELECT k.symbol_id, range_agg(tstzrange(k.start_ts, k.end_ts)) AS lacking
-        FROM unnest(%(lack_ids)b::int4[], %(lack_starts)b::timestamptz[], %(lack_ends)b::timestamptz[])
-            AS k(symbol_id, start_ts, end_ts)
-        GROUP BY k.symbol_id
-    ) l ON l.symbol_id = u.symbol_id
-) n
-WHERE c.symbol_id = n.symbol_id AND c.interval_s = %(interval_s)b AND c.provider_id = %(provider_id)b
 
 -- name: note_asked
 -- Series that were asked in vain: only when.
