@@ -15,6 +15,7 @@ from core.words import Tier
 from db import universe
 from db.pool import Database
 from ops.embedded.home import Home
+from ops.simulated import limited_to, pointed_at
 from ops.stack import INTAKE, SCHEDULER, WORKERS, Stack
 from ops.status_lines import StatusLines
 from ops.supervise.signals import StopSignals
@@ -80,15 +81,8 @@ def _start(config: Settings, stack: Stack, universe_file: Path | None, *, sim: b
     )
     market_clock = stack.prepare()
     if endpoints is not None:
-        stack.env |= {
-            "FINNHUB_API_KEY": "sim-key",
-            "FINNHUB_BASE_URL": endpoints["sources"]["finnhub"]["base_url"],
-            "FINNHUB_PREMIUM": "true",
-            "YAHOO_BASE_URL": endpoints["sources"]["yahoo"]["base_url"],
-            # The simulator of this command sets no limits; what a free key allows is too little to look at.
-            "FINNHUB_LIMITS": _SIM_LIMITS,
-            "YFINANCE_LIMITS": _SIM_LIMITS,
-        }
+        # The simulator of this command sets no limits; what a free key allows is too little to look at.
+        stack.env |= pointed_at(endpoints) | limited_to(_SIM_LIMITS)
     db = Database(stack.database_url, market_clock, max_size=2, application="gapless-up")
     with db.transaction() as conn:
         empty = not universe.members(conn)

@@ -8,6 +8,7 @@ from typing import Any
 
 from core.words import Tier
 from ops.demo.options import DemoOptions
+from ops.simulated import pointed_at
 
 QUOTE_CADENCE_S = {Tier.T0: 60.0, Tier.T1: 300.0}
 BAR_CADENCE_S = {Tier.T0: 60.0, Tier.T1: 300.0}
@@ -140,6 +141,8 @@ def sim_config(options: DemoOptions, log_file: str) -> dict[str, Any]:
         "sources": {
             "yahoo": {"limits": windows["yahoo"]},
             "finnhub": {"limits": windows["finnhub"], "premium": True},
+            # No policy of the demo names these; should anything ask them, it asks the simulator.
+            **{name: {"limits": []} for name in ("alphavantage", "alpaca", "polygon", "binance")},
         },
     }
 
@@ -150,12 +153,9 @@ def environment(
     windows: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> dict[str, str]:
     """Settings of the processes: who is asked, where, within what."""
-    sources = endpoints["sources"]
-    env = {
-        "FINNHUB_API_KEY": "demo-key",
-        "FINNHUB_BASE_URL": sources["finnhub"]["base_url"],
-        "FINNHUB_PREMIUM": "true",
-        "YAHOO_BASE_URL": sources["yahoo"]["base_url"],
+    env = pointed_at(endpoints) | {
+        # In the default policies, but no part of this story.
+        "ALPHA_VANTAGE_API_KEY": "",
         "CADENCE_T0__bars_1m": str(BAR_CADENCE_S[Tier.T0]),
         "CADENCE_T1__bars_1m": str(BAR_CADENCE_S[Tier.T1]),
         "CADENCE_T0__quotes_l1": str(QUOTE_CADENCE_S[Tier.T0]),
