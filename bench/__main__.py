@@ -13,7 +13,7 @@ from pathlib import Path
 from bench import machine
 from bench.databases import server
 from bench.report import Report
-from bench.run import Run
+from bench.run import MeasureError, Run
 from core.clock import SystemClock
 from core.errors import GaplessError
 from core.log import configure, mask
@@ -44,7 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run = Run(url, report, clock, quick=options.quick, timescale=bool(facts["timescale"]))
             for name in options.only or measures:
                 run.say(f"{options.bench}: {name}")
-                measures[name](run)
+                try:
+                    measures[name](run)
+                except (MeasureError, GaplessError) as error:
+                    report.failed(name, mask(str(error)))
     except GaplessError as error:
         print(f"bench: {mask(str(error))}", file=sys.stderr)
         return 1

@@ -11,10 +11,10 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from core.clock import Clock
 from db.migrate import migrate
@@ -54,7 +54,7 @@ def database(server_url: str) -> Generator[str]:
     with connected(server_url) as conn:
         conn.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(quoted))
     try:
-        url = make_conninfo(**(_parts(server_url) | {"dbname": name}))
+        url = urlsplit(server_url)._replace(path=f"/{name}").geturl()
         migrate(url)
         _rest_jobs(url)
         yield url
@@ -74,10 +74,6 @@ def connected(url: str) -> Generator[Owner]:
 def compress(owner: Owner, relation: str) -> None:
     """Compress every chunk of a hypertable, now."""
     owner.execute("SELECT compress_chunk(c, true) FROM show_chunks(%s::regclass) c", [relation])
-
-
-def _parts(url: str) -> dict[str, Any]:
-    return dict(conninfo_to_dict(url))
 
 
 def _rest_jobs(url: str) -> None:

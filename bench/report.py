@@ -102,6 +102,11 @@ class Report:
         self.values[key] = None
         self._notes.append(f"{key}: {why}")
 
+    def failed(self, measure: str, why: str) -> None:
+        """A measure that could not be made: what it should have found is missing, and that is no pass."""
+        self.missed.append(measure)
+        self._notes.append(f"FAILED {measure}: {why}")
+
     def note(self, text: str) -> None:
         """A sentence that the reader of the table needs."""
         self._notes.append(text)

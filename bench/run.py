@@ -12,6 +12,10 @@ from core.clock import Clock
 from db.pool import Database
 
 
+class MeasureError(Exception):
+    """A measure could not be made; the message says what was in its way."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A database of a measure's own."""
@@ -49,7 +53,7 @@ class Run:
         """A migrated database; dropped afterwards.
 
         Raises:
-            AssertionError: the two sides would commit with different promises.
+            MeasureError: the two sides would commit with different promises.
         """
         with (
             database(self.server_url) as url,
@@ -58,5 +62,7 @@ class Run:
         ):
             with db.session() as conn:
                 ours = conn.execute("SHOW synchronous_commit").fetchone()
-            assert ours == owner.execute("SHOW synchronous_commit").fetchone()
+            theirs = owner.execute("SHOW synchronous_commit").fetchone()
+            if ours != theirs:
+                raise MeasureError(f"synchronous_commit is {ours} for us and {theirs} for the peer")
             yield Place(url, db, owner)

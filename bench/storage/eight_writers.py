@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, LiteralString
 
 from bench.report import exactly
-from bench.run import Place, Run
+from bench.run import MeasureError, Place, Run
 from bench.storage import pages
 from bench.storage.market import first_open
 from bench.storage.processes import WriterProcess
@@ -30,7 +30,8 @@ _STORED: tuple[LiteralString, ...] = (
     FROM candles_intraday c JOIN sources s USING (provider_id) ORDER BY 1, 2, 3, c.as_of
     """,
     """
-    SELECT e.symbol_id, e.start_ts, e.end_ts, s.name, e.asked_at, e.outcome, e.settled, e.lacking::text, e.code, e.detail
+    SELECT e.symbol_id, e.start_ts, e.end_ts, s.name, e.asked_at, e.outcome, e.settled, e.lacking::text, e.code,
+           e.detail
     FROM fetch_evidence e JOIN sources s USING (provider_id) ORDER BY 1, 2, 3, 4, 5, 6, 7
     """,
     """
@@ -136,7 +137,8 @@ def _run(writers: Sequence[WriterProcess], clock: Clock, kills: int) -> int:
         for writer in writers:
             writer.start()
         while alive := [writer for writer in writers if not writer.finished()]:
-            assert clock.monotonic() < give_up, f"writers did not end within {_END_S} s"
+            if clock.monotonic() > give_up:
+                raise MeasureError(f"writers did not end within {_END_S:.0f} s")
             clock.sleep(chooser.uniform(0.01, 0.25))
             # Killed once it has written something, so that each start gets on.
             victim = chooser.choice(alive)

@@ -13,6 +13,7 @@ from bench.storage import (
     reads,
     sizes,
     stalled,
+    transfer,
 )
 
 MEASURES: dict[str, Callable[[Run], None]] = {
@@ -25,4 +26,5 @@ MEASURES: dict[str, Callable[[Run], None]] = {
     "probes": probes.measure,
     "writers": eight_writers.measure,
     "stalled": stalled.measure,
+    "transfer": transfer.measure,
 }

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.report import at_least, exactly
-from bench.run import Place, Run
+from bench.run import MeasureError, Place, Run
 from bench.storage.market import MINUTE, first_open
 from bench.storage.model import Model, Seen
 from bench.storage.processes import WriterProcess
@@ -200,7 +200,8 @@ def _read_meanwhile(
     pause = 0.0
     while len(reader.seen) < sizes.reads or _commits(writers) < sizes.commits:
         for writer in writers:
-            assert not writer.finished(), f"{writer.name} ended by itself:\n{writer.complaints()}"
+            if writer.finished():
+                raise MeasureError(f"{writer.name} ended by itself:\n{writer.complaints()}")
         if len(reader.seen) < sizes.reads:
             reader.look()
         else:
@@ -215,7 +216,6 @@ def _read_meanwhile(
             after = [reader.digest(one) for one in asked]
             reload_changed += sum(a != b for a, b in zip(before, after, strict=True))
         clock.sleep(pause)
-    assert reloads == sizes.reloads
     return reload_changed
 
 

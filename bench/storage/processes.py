@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from bench.run import MeasureError
 from core.clock import Clock
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -87,21 +88,23 @@ class WriterProcess:
         """Whether it came to its end; a crash is an error of the bench.
 
         Raises:
-            AssertionError: it ended with an error, which the message quotes.
+            MeasureError: it ended with an error, which the message quotes.
         """
         code = None if self._process is None else self._process.poll()
-        assert code in (None, 0), f"{self.name} ended with {code}:\n{self.complaints()}"
+        if code not in (None, 0):
+            raise MeasureError(f"{self.name} ended with {code}:\n{self.complaints()}")
         return code == 0
 
     def wait(self, clock: Clock, seconds: float) -> None:
         """Wait for its end.
 
         Raises:
-            AssertionError: it took longer, or ended with an error.
+            MeasureError: it took longer, or ended with an error.
         """
         deadline = clock.monotonic() + seconds
         while not self.finished():
-            assert clock.monotonic() < deadline, f"{self.name} did not end within {seconds} s"
+            if clock.monotonic() > deadline:
+                raise MeasureError(f"{self.name} did not end within {seconds} s")
             clock.sleep(0.02)
 
     def complaints(self) -> str:

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from bench.report import at_most, exactly
-from bench.run import Place, Run
+from bench.run import MeasureError, Place, Run
 from bench.storage.market import DAY, SOURCE, first_open, page, walk
 from bench.storage.probes import in_transaction
 from bench.storage.processes import WriterProcess
@@ -129,8 +129,10 @@ def _stop_in_transaction(writer: WriterProcess, place: Place, clock: Clock) -> N
     chooser = random.Random(7)
     deadline = clock.monotonic() + 30
     while True:
-        assert clock.monotonic() < deadline, "the writer was never met in a transaction"
-        assert not writer.finished(), writer.complaints()
+        if clock.monotonic() > deadline or writer.finished():
+            raise MeasureError(
+                f"{writer.name} was never met in a transaction:\n{writer.complaints()}"
+            )
         clock.sleep(chooser.uniform(0.01, 0.08))
         if not writer.commits():
             continue
