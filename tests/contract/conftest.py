@@ -24,6 +24,8 @@ from providers import finnhub, yfinance
 from providers.alpaca import adapter as alpaca
 from providers.alphavantage import adapter as alphavantage
 from providers.base import Call, Page, Provider, Raw, Request, SessionNotReadyError
+from providers.binance import adapter as binance
+from providers.polygon import adapter as polygon
 from providers.yahoo.session import SessionKeeper
 from sim.server import SimHandle, start
 
@@ -85,6 +87,8 @@ class Vendor:
     """Keys, and a plan that includes everything."""
     dated_quotes: bool = False
     """Its quotes say the day and no time."""
+    weight: int = 1
+    """Units that a request for bars takes of its limits."""
 
 
 _ALPACA = {
@@ -123,6 +127,14 @@ VENDORS = {
     ),
     "alpaca.iex": Vendor(build=partial(alpaca.build, feed="iex"), **_ALPACA),
     "alpaca.sip": Vendor(build=partial(alpaca.build, feed="sip"), **_ALPACA),
+    "polygon": Vendor(
+        "polygon",
+        "polygon_base_url",
+        polygon.build,
+        b'{"ticker":"BUSY","queryCount":0,"resultsCount":0,"adjusted":false,"status":"OK"}',
+        {"polygon_api_key": KEY, "polygon_plan": "advanced"},
+    ),
+    "binance": Vendor("binance", "binance_base_url", binance.build, b"[]", weight=2),
 }
 """By the name of the source."""
 

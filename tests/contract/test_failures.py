@@ -147,7 +147,7 @@ def test_a_limit_that_is_overrun_is_backpressure(
     make_case: MakeCase, world: World, name: str
 ) -> None:
     vendor = VENDORS[name]
-    limited = {"limits": [{"units": 2, "seconds": 60}]}
+    limited = {"limits": [{"units": 2 * vendor.weight, "seconds": 60}]}
     with start(world.config(**{vendor.sim: limited})) as sim:
         case = make_case(name, **{vendor.url: world.base_url(vendor.sim, sim)})
         ask(case)
@@ -155,7 +155,7 @@ def test_a_limit_that_is_overrun_is_backpressure(
         found = failure(case)
 
     assert isinstance(found, RateLimitedError)
-    if name in {"finnhub", "alpaca.iex", "alpaca.sip"}:
+    if name in {"finnhub", "alpaca.iex", "alpaca.sip", "binance"}:
         # They say when their window has room again.
         assert found.retry_after_s is not None
         assert 55 < found.retry_after_s <= 61

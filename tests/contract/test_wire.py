@@ -165,6 +165,8 @@ def test_what_is_no_http_is_no_answer(serve: Serve, name) -> None:
 @pytest.mark.parametrize("body", [b"null", b"[]", b"7", b'"text"', b"{}", b"\xff\xfe", b'{"s":1}'])
 def test_no_body_trips_the_adapter(serve: Serve, name, body: bytes) -> None:
     for status in (200, 400, 403, 500):
+        if status == 200 and body == EMPTY[name]:
+            continue
         with pytest.raises(ProviderError):
             ask(serve(name, always(reply(status, body)))[0])
 
@@ -200,6 +202,25 @@ def test_no_body_trips_the_adapter(serve: Serve, name, body: bytes) -> None:
         ("alpaca.iex", 400, b'{"message":"invalid timeframe"}', BadRequestError),
         ("alpaca.iex", 404, b"<html>nginx</html>", ProviderUnavailableError),
         ("alpaca.iex", 429, b'{"message":"too many requests."}', RateLimitedError),
+        ("polygon", 400, b'{"status":"ERROR","error":"bad from"}', BadRequestError),
+        ("polygon", 401, b'{"status":"ERROR","error":"Unknown API Key"}', AuthRejectedError),
+        ("polygon", 403, b'{"status":"NOT_AUTHORIZED","message":"not entitled"}', NotEntitledError),
+        (
+            "polygon",
+            403,
+            b'{"status":"NOT_AUTHORIZED","message":"Your plan does not include this timeframe."}',
+            BadRequestError,
+        ),
+        ("polygon", 404, b"404 page not found", ProviderUnavailableError),
+        ("polygon", 429, b"", RateLimitedError),
+        ("polygon", 502, b"<html>", ProviderUnavailableError),
+        ("binance", 400, b'{"code":-1121,"msg":"Invalid symbol."}', SymbolNotFoundError),
+        ("binance", 400, b'{"code":-1120,"msg":"Invalid interval."}', BadRequestError),
+        ("binance", 403, b"<html>WAF</html>", RateLimitedError),
+        ("binance", 404, b"<html>", ProviderUnavailableError),
+        ("binance", 418, b'{"code":-1003,"msg":"IP banned"}', RateLimitedError),
+        ("binance", 451, b'{"code":0,"msg":"restricted location"}', NotEntitledError),
+        ("binance", 500, b'{"code":-1000,"msg":"unknown"}', ProviderUnavailableError),
     ],
 )
 def test_statuses_mean_what_the_words_beside_them_say(
