@@ -5,6 +5,7 @@ Policies are strings (``finnhub,yfinance|alpaca.iex``): pydantic-settings would 
 
 import os
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.errors import SettingsError
 from core.words import Capability, Tier
+
+
+_LEAST_CANDLE_DAYS = 30
+"""As ``gapless_expire()`` has it: gap passes and re-reads reach back some sessions."""
 
 
 def _policy_text(value: Any) -> str:
@@ -26,6 +31,14 @@ def _policy_text(value: Any) -> str:
     if len(set(names)) != len(names):
         raise ValueError(f"policy {text!r} names a provider twice; name each once")
     return text
+
+
+def _candle_days(value: int) -> int:
+    if value and value < _LEAST_CANDLE_DAYS:
+        raise ValueError(
+            f"{value} days are too few; expected 0 (for ever) or at least {_LEAST_CANDLE_DAYS}"
+        )
+    return value
 
 
 def _starting(*schemes: str) -> AfterValidator:
@@ -181,8 +194,8 @@ class Settings(BaseSettings):
     """Store bars asked for before their end, as ``partial``."""
     payload_retention_days: PositiveInt = 3
     quote_retention_days: PositiveInt = 30
-    candle_retention_days: int = Field(default=0, ge=0)
-    """0: candles are kept for ever."""
+    candle_retention_days: Annotated[int, AfterValidator(_candle_days)] = 0
+    """0: candles are kept for ever; otherwise at least 30."""
 
     log_level: Annotated[str, AfterValidator(_level)] = "INFO"
     metrics_enabled: bool = True
@@ -216,6 +229,11 @@ class Settings(BaseSettings):
             Tier.T1: self.backfill_max_concurrency_t1,
             Tier.T2: self.backfill_max_concurrency_t2,
         }[tier]
+
+    def candles_kept_since(self, now: datetime) -> datetime | None:
+        """Bars that start before this expire; None when they are kept for ever."""
+        days = self.candle_retention_days
+        return now - timedelta(days=days) if days else None
 
     def coordinator_url(self) -> str:
         """Where the coordinator's lists live."""

@@ -304,6 +304,10 @@ class Intake:
         now = self._clock.now()
         if window.start >= now or window.end > now + _SKEW:
             return [f"window {window} lies in the future; it is {now:%Y-%m-%dT%H:%M:%SZ} now"]
+        kept_since = self._settings.candles_kept_since(now)
+        if kept_since is not None and window.start < kept_since:
+            days = self._settings.candle_retention_days
+            return [f"window {window} starts before what is kept (CANDLE_RETENTION_DAYS={days})"]
         reach = [
             facts[element.kind.capability]
             for facts in self._providers.values()

@@ -162,6 +162,12 @@ def _check(config: Settings, db: Database, span: Window, interval: Interval) -> 
             f"(market time is {now:%Y-%m-%dT%H:%M:%SZ}); "
             "choose an end that has passed"
         )
+    kept_since = config.candles_kept_since(now)
+    if kept_since is not None and span.start < kept_since:
+        raise UsageError(
+            f"the window starts at {span.start:%Y-%m-%dT%H:%M:%SZ}; bars from before {kept_since:%Y-%m-%dT%H:%M:%SZ} "
+            f"expire (CANDLE_RETENTION_DAYS={config.candle_retention_days}); start later or keep them longer"
+        )
     oldest = oldest_answerable(config, db.clock, _CAPABILITY[interval])
     if oldest is not None and span.start < oldest:
         raise UsageError(

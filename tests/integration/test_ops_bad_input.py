@@ -114,6 +114,16 @@ def test_a_changed_migration_is_refused_and_nothing_is_done(said, database_url: 
     assert "Traceback" not in printed
 
 
+def test_a_window_that_has_expired_is_refused(said, monkeypatch) -> None:
+    monkeypatch.setenv("CANDLE_RETENTION_DAYS", "30")
+    said("calendar", "publish", "NYSE", "--start", "2025-11-01", "--end", "2026-11-30")
+
+    code, printed = said(*ENQUEUE, "--start", "2025-11-18", "--end", "2025-11-18")
+
+    assert code == 2
+    assert "CANDLE_RETENTION_DAYS=30" in printed
+
+
 def test_a_calendar_that_nobody_published_is_named(said, tmp_path: Path) -> None:
     file = tmp_path / "more.csv"
     file.write_text("symbol,tier,exchange\nRELIANCE,T0,XNSE\n")

@@ -77,8 +77,8 @@ def queued(world: World) -> list[CollectJob]:
     return found
 
 
-def dead(world: World) -> list[dict[str, str]]:
-    entries = [json.loads(entry) for entry in world.redis.lrange(DEAD, 0, -1)[::-1]]
+def dead(world: World, key: str = DEAD) -> list[dict[str, str]]:
+    entries = [json.loads(entry) for entry in world.redis.lrange(key, 0, -1)[::-1]]
     for entry in entries:
         DEAD_LETTER.validate(entry)
     return entries
@@ -213,6 +213,27 @@ def test_backfill_lists_become_rows(world: World, intake: Intake) -> None:
     context = world.context(Scripted("one", world.clock))
     run_backfill(context, BackfillJob(tier=Tier.T2, ids=tuple(ids), push=1))
     assert world.rows("SELECT state FROM rlc_inbox WHERE element_id = 'b-1'") == [("done",)]
+
+
+def test_a_backfill_of_what_expires_anyway_is_refused(world: World) -> None:
+    intake = Intake(
+        settings=world.settings(use_rlc=True, candle_retention_days=30),
+        db=world.db,
+        coordinator=world.redis,
+        redis=world.redis,
+        reference=Reference(world.db),
+        telemetry=Telemetry(),
+        stop=world.stop,
+        providers={"one": dict.fromkeys(Capability, None)},
+    )
+    key = "market:backfills:T1"
+    old = {"start": "2023-03-06T15:00:00Z", "end": "2023-03-06T16:00:00Z"}
+    push(world, element(**old), element(), key=key)
+
+    intake.run(burst=True)
+
+    assert "CANDLE_RETENTION_DAYS=30" in dead(world, f"{key}:dead")[0]["reason"]
+    assert len(backfill.list_jobs(world.db)) == 1
 
 
 def test_an_element_that_is_not_answered_is_dispatched_again(world: World, intake: Intake) -> None:

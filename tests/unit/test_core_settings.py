@@ -1,5 +1,6 @@
 """Settings: every mistake at once, nothing secret shown."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,12 @@ def test_limits_are_units_per_seconds() -> None:
 def test_a_bad_limit_is_named_with_the_form_that_is_expected(text: str) -> None:
     with pytest.raises(ValueError, match="expected units/seconds"):
         parse_limits(text)
+
+
+def test_candles_are_kept_for_ever_or_for_a_month_at_least(no_file: Path) -> None:
+    now = datetime(2026, 3, 31, tzinfo=UTC)
+    assert load(no_file).candles_kept_since(now) is None
+    kept = load(no_file, {"candle_retention_days": 30})
+    assert kept.candles_kept_since(now) == datetime(2026, 3, 1, tzinfo=UTC)
+    with pytest.raises(SettingsError, match="at least 30"):
+        load(no_file, {"candle_retention_days": 7})
