@@ -15,7 +15,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from core.errors import SettingsError
 from core.words import Capability, Tier
 
-
 _LEAST_CANDLE_DAYS = 30
 """As ``gapless_expire()`` has it: gap passes and re-reads reach back some sessions."""
 
