@@ -113,7 +113,7 @@ def ingest(eight: Place, one: Place, clock: Clock, folder: Path, sizes: Sizes) -
     for query in _STORED:
         found, wanted = _rows(eight.db, query), _rows(one.db, query)
         rows += len(wanted)
-        differences += len(_only_in_one(found, wanted))
+        differences += len(only_in_one(found, wanted))
     [(deadlocks,)] = _rows(
         eight.db, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
     )
@@ -169,7 +169,7 @@ def _rows(db: Database, query: LiteralString) -> list[tuple[Any, ...]]:
         return conn.execute(query).fetchall()
 
 
-def _only_in_one(
+def only_in_one(
     found: Sequence[tuple[Any, ...]], wanted: Sequence[tuple[Any, ...]]
 ) -> list[tuple[Any, ...]]:
     """Rows that are not as often in one as in the other."""

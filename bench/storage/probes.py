@@ -6,37 +6,30 @@ same batches in the order of their as_of, and both are asked at random instants,
 microseconds at which something became known.
 """
 
-import hashlib
 import random
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from bench.report import at_least, exactly
 from bench.run import MeasureError, Place, Run
-from bench.storage.market import MINUTE, first_open
-from bench.storage.model import Model, Seen
+from bench.storage.market import first_open
+from bench.storage.model import Model
+from bench.storage.probing import Probing, Reader, census_differs
 from bench.storage.processes import WriterProcess
-from bench.storage.reads import OURS
-from bench.storage.story import MINUTES, SOURCES, batch
+from bench.storage.story import SOURCES, batch
 from core.clock import Clock
-from core.windows import Window
 from core.words import Tier
 from db import ranks, universe
-from db.pool import Connection, Database
-from db.reading import safe_as_of
+from db.pool import Database
 
 _SYMBOLS = 60
 _WRITERS = 4
-_CELL_SYMBOLS, _CELL_MINUTES = 10, 25
-"""Of one read that probes."""
-_TICK = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +120,12 @@ def probe(place: Place, clock: Clock, folder: Path, sizes: Sizes) -> Outcome:
         )
         for seed in range(_WRITERS)
     ]
-    reader = _Reader(place.db, names, start)
+    reader = Reader(place.db, names, start)
     with _running(writers, place, clock) as stops:
         reload_changed = _read_meanwhile(reader, writers, orders, place.db, clock, sizes)
     model, commits = _told(writers, ids, start, place)
     changed = reader.changed()
-    wrong = _Probing(reader, model, dict(zip(names, ids, strict=True)), commits).run(sizes.probes)
+    wrong = Probing(reader, model, dict(zip(names, ids, strict=True)), commits).run(sizes.probes)
     return Outcome(
         **wrong,
         reads=len(reader.seen),
@@ -141,53 +134,12 @@ def probe(place: Place, clock: Clock, folder: Path, sizes: Sizes) -> Outcome:
         reload_changed=reload_changed,
         commits=len(commits),
         stopped=len(stops),
-        census_differs=_census_differs(place, model),
+        census_differs=census_differs(place, model),
     )
 
 
-class _Reader:
-    """Reads a window of some symbols as people do, and remembers what it saw."""
-
-    def __init__(self, db: Database, names: Sequence[str], start: datetime) -> None:
-        self._db = db
-        self._names = names
-        self._start = start
-        self._chooser = random.Random(4)
-        self.seen: list[tuple[Mapping[str, Any], str]] = []
-
-    def choose(self, symbols: int, minutes: int) -> dict[str, Any]:
-        """Random symbols and a random window of a read."""
-        first = self._start + self._chooser.randrange(MINUTES - minutes + 1) * MINUTE
-        return {
-            "names": self._chooser.sample(self._names, symbols),
-            "start": first,
-            "end": first + minutes * MINUTE,
-        }
-
-    def horizon(self) -> datetime:
-        with self._db.session() as conn:
-            return safe_as_of(conn)
-
-    def look(self) -> None:
-        """One more read at the horizon, to be repeated at the end."""
-        asked = self.choose(15, 90) | {"as_of": self.horizon()}
-        self.seen.append((asked, self.digest(asked)))
-
-    def digest(self, asked: Mapping[str, Any]) -> str:
-        with self._db.session() as conn:
-            found = sorted(map(str, self.rows(conn, asked)))
-        return hashlib.sha256("\n".join(found).encode()).hexdigest()
-
-    def rows(self, conn: Connection, asked: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        return conn.execute(OURS, asked, binary=True).fetchall()
-
-    def changed(self) -> int:
-        """How many of the reads give another answer now."""
-        return sum(self.digest(asked) != digest for asked, digest in self.seen)
-
-
 def _read_meanwhile(
-    reader: _Reader,
+    reader: Reader,
     writers: Sequence[WriterProcess],
     orders: Sequence[Sequence[str]],
     db: Database,
@@ -298,72 +250,3 @@ def _told(
     for as_of, seed, number in events:
         model.take(batch(seed, number, ids, start), as_of)
     return model, [as_of for as_of, _, _ in events]
-
-
-class _Probing:
-    """Compares reads with the model, bar by bar."""
-
-    def __init__(
-        self, reader: _Reader, model: Model, ids: Mapping[str, int], commits: Sequence[datetime]
-    ) -> None:
-        self._reader = reader
-        self._model = model
-        self._ids = ids
-        self._commits = commits
-        self._chooser = random.Random(6)
-        self._counts = {"lookahead": 0, "misses": 0, "wrong": 0}
-
-    def run(self, probes: int) -> dict[str, int]:
-        """So many probes, each minute of each read one."""
-        each = _CELL_SYMBOLS * _CELL_MINUTES
-        instants = -(-probes // each)
-        with self._reader._db.session() as conn:  # noqa: SLF001 - one connection for all reads
-            for _ in range(instants):
-                self._probe(conn, self._instant())
-        return {"probes": instants * each, "instants": instants, **self._counts}
-
-    def _instant(self) -> datetime:
-        # The very instant of a commit and the microsecond before it are where a mistake would show.
-        known_from = self._chooser.choice(self._commits)
-        kind = self._chooser.randrange(4)
-        if kind == 0:
-            return known_from
-        if kind == 1:
-            return known_from - _TICK
-        span = self._commits[-1] - self._commits[0]
-        return self._commits[0] + span * self._chooser.random()
-
-    def _probe(self, conn: Connection, instant: datetime) -> None:
-        asked = self._reader.choose(_CELL_SYMBOLS, _CELL_MINUTES)
-        found: dict[tuple[int, datetime], Seen] = {}
-        for row in self._reader.rows(conn, asked | {"as_of": instant}):
-            name, _, ts, *numbers, provider, status, as_of = row
-            key = (self._ids[name], ts)
-            self._counts["wrong"] += key in found
-            found[key] = (tuple(numbers), provider, status, as_of)
-        chosen = [self._ids[name] for name in asked["names"]]
-        expected = self._model.read(chosen, Window(asked["start"], asked["end"]), instant)
-        if found != expected:
-            for key in found.keys() | expected.keys():
-                self._judge(found.get(key), expected.get(key), instant)
-
-    def _judge(self, found: Seen | None, expected: Seen | None, instant: datetime) -> None:
-        if found == expected:
-            return
-        if found is not None and (found[3] > instant or expected is None or found[3] > expected[3]):
-            self._counts["lookahead"] += 1
-        elif found is None or (expected is not None and found[3] < expected[3]):
-            self._counts["misses"] += 1
-        else:
-            self._counts["wrong"] += 1
-
-
-def _census_differs(place: Place, model: Model) -> int:
-    with place.db.session() as conn:
-        stored = dict(
-            conn.execute(
-                "SELECT gapless_status(status), count(*) FROM candles_intraday GROUP BY 1"
-            ).fetchall()
-        )
-    told = model.census()
-    return sum(abs(stored.get(s, 0) - told.get(s, 0)) for s in stored.keys() | told.keys())
