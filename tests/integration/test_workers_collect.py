@@ -15,6 +15,7 @@ from core.errors import (
     RateLimitedError,
     SymbolNotFoundError,
 )
+from core.windows import Window
 from core.words import Capability, Share, Tier
 from db import universe
 from db.pool import connect
@@ -277,6 +278,38 @@ def test_a_long_window_is_asked_in_the_sources_own_pieces(world: World) -> None:
         (at("14:50:00"), at("15:00:00")),
     ]
     assert len(world.stored("A")) == 30
+
+
+def test_what_a_reply_left_out_is_asked_next_and_only_what_it_answered_is_covered(
+    world: World,
+) -> None:
+    world.load("A", "B", "C")
+    whole = Window(at("14:30:00"), at("15:00:00"))
+    cut = at("14:40:00")
+
+    asked: list[tuple[tuple[str, ...], Window | None]] = []
+
+    def by_pages(call: Call, asked_at: datetime) -> Page:
+        asked.append((call.symbols, call.window))
+        found = every_minute(call, asked_at).bars
+        if call.symbols != ("A", "B", "C"):
+            return Page(bars=found)
+        # B broke off after ten minutes; C was to come on the next page.
+        bars = {"A": found["A"], "B": [b for b in found["B"] if b.ts < cut], "C": ()}
+        return Page(bars=bars, rest={"B": Window(cut, whole.end), "C": whole})
+
+    one = Scripted("one", world.clock, script=by_pages, batch=3)
+
+    counts = collect(world.context(one), live("A", "B", "C", start="14:30:00", end="15:00:00"))
+
+    assert counts == {"asked": 3, "answered": 3, "failed": 0}
+    assert asked == [
+        (("A", "B", "C"), whole),
+        (("B",), Window(cut, whole.end)),
+        (("C",), whole),
+    ]
+    assert [len(world.stored(symbol)) for symbol in "ABC"] == [30, 30, 30]
+    assert world.rows("SELECT count(*) FROM fetch_evidence") == [(0,)]
 
 
 def test_a_missing_minute_is_evidence(world: World) -> None:
