@@ -12,7 +12,7 @@ def test_every_source_of_the_simulator_stands_for_its_vendor() -> None:
 
     settings = Settings(**{name.lower(): value for name, value in env.items()})
     urls = {
-        name: value for name, value in settings.model_dump().items() if name.endswith("base_url")
+        name: value for name, value in settings.model_dump().items() if name.endswith("_base_url")
     }
     assert set(urls.values()) == {f"http://127.0.0.1:1/{name}" for name in WIRES}
     assert settings.polygon_plan == "advanced"
