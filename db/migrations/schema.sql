@@ -923,7 +923,9 @@ BEGIN
     LOOP
         IF public.gapless_is_hypertable(target) THEN
             -- Whole chunks go at once; what shares a chunk with younger rows stays until these are old enough.
-            EXECUTE 'SELECT count(*) FROM public.drop_chunks($1::regclass, older_than => $2)'
+            -- The argument's type has to be the partitioning column's.
+            EXECUTE format('SELECT count(*) FROM public.drop_chunks($1::regclass, older_than => $2::%s)',
+                           CASE target WHEN 'candles_eod' THEN 'date' ELSE 'timestamptz' END)
             INTO part USING 'public.' || target, cut;
             removed := removed + part;
             CONTINUE;

@@ -23,6 +23,7 @@ from tests.storage import (
     answer,
     at,
     bar,
+    daily,
     put,
     revisions,
     rows,
@@ -31,6 +32,13 @@ from tests.storage import (
 )
 
 pytestmark = pytest.mark.integration
+
+GATED = [
+    "0008_hypertables.sql",
+    "0009_columnstore.sql",
+    "0130_daily_hypertables.sql",
+    "0131_daily_columnstore.sql",
+]
 
 
 @pytest.fixture
@@ -67,12 +75,12 @@ def test_the_tables_that_grow_are_hypertables_with_a_columnstore(db):
         db,
         "SELECT hypertable_name, compression_enabled FROM timescaledb_information.hypertables ORDER BY 1",
     )
-    assert found == [("candles_intraday", True), ("quotes_l1", True)]
+    assert found == [("candles_eod", True), ("candles_intraday", True), ("quotes_l1", True)]
     policies = rows(
         db,
         "SELECT hypertable_name FROM timescaledb_information.jobs WHERE hypertable_name IS NOT NULL ORDER BY 1",
     )
-    assert policies == [("candles_intraday",), ("quotes_l1",)]
+    assert policies == [("candles_eod",), ("candles_intraday",), ("quotes_l1",)]
     assert rows(db, "SHOW timescaledb.enable_skipscan") == [("off",)]
 
 
@@ -145,20 +153,29 @@ def test_retention_drops_whole_chunks(db, symbol):
     assert len(revisions(db, symbol)) == 1
 
 
+def test_retention_drops_old_candles_of_both_kinds(db, symbol):
+    put(db, answer(symbol, [bar(0)]))
+    day = OPEN.date()
+    put(db, answer(symbol, [daily(day)], window=span(-1440, 1440)), interval=Interval.D1)
+    assert expire(db, Retention(payload_days=1, quote_days=7, candle_days=30))["candles"] == 2
+    assert rows(db, "SELECT count(*) FROM candles_intraday") == [(0,)]
+    assert rows(db, "SELECT count(*) FROM candles_eod") == [(0,)]
+
+
 def test_a_database_with_bars_is_upgraded_when_the_extension_comes_later(
     empty_timescale_url, tmp_path: Path
 ):
     before = tmp_path / "before"
     before.mkdir()
     for file in FOLDER.glob("*.sql"):
-        if file.name not in {"0008_hypertables.sql", "0009_columnstore.sql", "schema.sql"}:
+        if file.name not in {*GATED, "schema.sql"}:
             shutil.copy(file, before)
     migrate(empty_timescale_url, folder=before)
     with closing(Database(empty_timescale_url, SystemClock())) as db:
         symbol = symbols(db, "SPY")["SPY"]
         put(db, answer(symbol, [bar(m) for m in range(5)]))
         known = reading.candles(db, ["SPY"], Interval.M1, span(0, 9))
-    assert migrate(empty_timescale_url) == ["0008_hypertables.sql", "0009_columnstore.sql"]
+    assert migrate(empty_timescale_url) == GATED
     with closing(Database(empty_timescale_url, SystemClock())) as db:
         assert reading.candles(db, ["SPY"], Interval.M1, span(0, 9)) == known
         assert chunks(db) == [(1, 0)]

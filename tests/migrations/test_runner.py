@@ -17,7 +17,12 @@ from tests.storage import with_parts
 
 pytestmark = pytest.mark.integration
 
-GATED = {"0008_hypertables.sql", "0009_columnstore.sql"}
+GATED = {
+    "0008_hypertables.sql",
+    "0009_columnstore.sql",
+    "0130_daily_hypertables.sql",
+    "0131_daily_columnstore.sql",
+}
 
 
 @pytest.fixture
