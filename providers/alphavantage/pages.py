@@ -4,6 +4,7 @@ Names are numbered (``1. open``), numbers are text, rows come newest first, and 
 of a zone that stands beside them.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from math import isfinite
@@ -27,6 +28,7 @@ FUNCTIONS = {
 }
 _BAR_FIELDS = ("1. open", "2. high", "3. low", "4. close", "5. volume")
 _DAY = timedelta(days=1)
+_MINUTE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 
 
 def subject(call: Call) -> str:
@@ -78,6 +80,10 @@ def _minutes(
         f"{instant.astimezone(zone):%Y-%m-%d %H:%M:%S}" for instant in (window.start, window.end)
     )
     for label, row in series.items():
+        if _MINUTE.fullmatch(label) is None:
+            raise MalformedPayloadError(
+                f"{subject(call)}: a row is stamped {label!r}; expected YYYY-MM-DD HH:MM:SS"
+            )
         if first <= label <= last:
             yield int(_local(call, label).replace(tzinfo=zone).timestamp()), *_cells(call, row)
 

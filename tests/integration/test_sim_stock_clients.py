@@ -18,10 +18,11 @@ with warnings.catch_warnings():
     from alpaca.data.enums import Adjustment, DataFeed
     from alpaca.data.historical import StockHistoricalDataClient
     from alpaca.data.requests import StockBarsRequest, StockLatestQuoteRequest
-    from alpaca.data.timeframe import TimeFrame, TimeFrameUnit
+    from alpaca.data.timeframe import TimeFrame
 
 AT = CLOSE + 7200
-MINUTE, DAY = TimeFrame(1, TimeFrameUnit.Minute), TimeFrame(1, TimeFrameUnit.Day)
+MINUTE: Any = TimeFrame.Minute
+DAY: Any = TimeFrame.Day
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +133,8 @@ def test_alpaca_py_reports_refusals(options, feed: str, status: int, words: str)
 
     assert caught.value.status_code == status
     if status == 429:
-        headers = caught.value.response.headers
+        response: Any = caught.value.response
+        headers = response.headers
         assert headers["X-RateLimit-Remaining"] == "0"
         assert headers["X-RateLimit-Reset"] == str(OPEN + 3660)
 

@@ -308,7 +308,7 @@ def test_the_reset_header_counts_in_market_time(offset_s: float, expected: float
 def test_what_is_missing_is_named(changes: dict[str, str], words: str) -> None:
     given = {"alpaca_api_key": "k", "alpaca_secret_key": "s", **changes}
     with pytest.raises(NotConfigured, match=words):
-        build(Settings(_env_file=None, **given), CLOCK, "iex")  # pyright: ignore[reportCallIssue, reportArgumentType]
+        build(Settings(_env_file=None, **given), CLOCK, "iex")  # pyright: ignore[reportCallIssue]
 
 
 @pytest.fixture(scope="module")
