@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from core.errors import UnknownSymbolError
+from core.errors import UnknownSymbolError, UsageError
 from core.words import Interval
 from db import calendars, cursors, ranks, reading
 from db.backfill import NewJob, enqueue
@@ -221,3 +221,39 @@ def test_cursors_tell_who_answered_what_and_when(db):
         assert cursors.last_answered(conn, Interval.D1, [spy]) == {}
         assert cursors.suppliers(conn, [spy, bac], HOUR) == {spy: ["yfinance"]}
         assert cursors.suppliers(conn, [spy], span(6, 9)) == {}
+
+
+class TestLatest:
+    """The newest bar of each symbol, as known then."""
+
+    LONG = timedelta(days=36_500)
+
+    def latest(self, db, interval=Interval.M1, **options):
+        found = reading.latest(db, None, interval, look_back=self.LONG, **options)
+        return [(row["symbol"], row["close"], row["provider"]) for row in found]
+
+    def test_it_is_the_winner_s_newest_that_is_not_withdrawn(self, db, two_sources):
+        other = symbols(db, "BAC")["BAC"]
+        put(db, answer(other, [bar(7, 70.0)]))
+        assert self.latest(db) == [("BAC", 70.0, "yfinance"), ("SPY", 20.0, "finnhub")]
+        assert self.latest(db, providers=["yfinance"])[1] == ("SPY", 10.0, "yfinance")
+
+    def test_it_is_what_was_known_then(self, db, symbol):
+        first = put(db, answer(symbol, [bar(0, 10.0)])).as_of
+        put(db, answer(symbol, [bar(0, 11.0), bar(1, 12.0)], asked=LONG_AFTER + MINUTE))
+        assert self.latest(db, as_of=first) == [("SPY", 10.0, "yfinance")]
+        assert self.latest(db) == [("SPY", 12.0, "yfinance")]
+
+    def test_days_come_from_the_end_of_day_bars(self, db, symbol):
+        put(db, answer(symbol, [bar(0, 10.0)]))
+        days = [daily(date(2024, 3, day), float(day)) for day in (5, 6)]
+        put(db, answer(symbol, days), interval=Interval.D1)
+        assert self.latest(db, Interval.D1) == [("SPY", 6.0, "yfinance")]
+
+    def test_what_is_too_old_is_left_out(self, db, symbol):
+        put(db, answer(symbol, [bar(0, 10.0)]))
+        assert reading.latest(db, None, Interval.M1) == []
+
+    def test_a_derived_interval_is_refused(self, db):
+        with pytest.raises(UsageError, match="expected 1m or 1d"):
+            reading.latest(db, None, Interval.H1)
