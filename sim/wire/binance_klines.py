@@ -169,7 +169,8 @@ class Klines:
         end = int(feed.at * 1000) if self.end is None else self.end
         last = min(end // (length * 1000), int(feed.at) // length) * length + length
         if self.start is None:
-            return last - self.limit * length, last
+            # One more: the running one shows only once it has traded.
+            return last - (self.limit + 1) * length, last
         return -(-self.start // (length * 1000)) * length, last
 
     def _cut(self, rows: Rows) -> Rows:

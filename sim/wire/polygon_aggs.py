@@ -209,7 +209,8 @@ def _stamp(one: Instrument, session: Session) -> int:
 
 def _cursor(text: str) -> dict[str, str]:
     try:
-        words = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
+        padded = text + "=" * (-len(text) % 4)
+        words = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         raise BadAsk("The 'cursor' could not be read.") from None
     return dict(parse_qsl(words))
