@@ -16,7 +16,7 @@ from db.pool import Connection
 
 pa = cast("Any", pyarrow)
 
-BATCH_ROWS = 65_536
+BATCH_ROWS = 16_384
 _HEADER = 19
 """Signature, flags and the length of an empty extension; arrives in front of the first row."""
 _TRAILER = b"\xff\xff"
@@ -121,8 +121,7 @@ def _numbers(buffer: Bytes, at: Offsets, missing: NDArray[np.bool_], kind: str) 
         values += _EPOCH_US
     elif kind == "date":
         values += _EPOCH_DAYS
-    found = pa.array(values, mask=missing if missing.any() else None)
-    return found if found.type == arrow else found.view(arrow)
+    return pa.Array.from_buffers(arrow, len(values), [_valid(missing), pa.py_buffer(values)])
 
 
 def _texts(buffer: Bytes, at: Offsets, lengths: Offsets, missing: NDArray[np.bool_]) -> Any:
@@ -132,7 +131,13 @@ def _texts(buffer: Bytes, at: Offsets, lengths: Offsets, missing: NDArray[np.boo
     places = np.repeat(at - begins, lengths) + np.arange(total)
     offsets = np.zeros(len(lengths) + 1, np.int32)
     offsets[1:] = ends
-    valid = pa.array(~missing).buffers()[1] if missing.any() else None
     return pa.StringArray.from_buffers(
-        len(lengths), pa.py_buffer(offsets), pa.py_buffer(buffer[places]), valid
+        len(lengths), pa.py_buffer(offsets), pa.py_buffer(buffer[places]), _valid(missing)
     )
+
+
+def _valid(missing: NDArray[np.bool_]) -> Any:
+    """Arrow's bitmap of what is there, None where everything is; ``pa.array`` would load pandas."""
+    if not missing.any():
+        return None
+    return pa.py_buffer(np.packbits(~missing, bitorder="little"))

@@ -20,6 +20,7 @@ GROUPS = (
     "plan",
     "backfill",
     "bars",
+    "transfer",
     "cursor",
     "coverage",
     "providers",
@@ -31,6 +32,14 @@ GROUPS = (
     "exporter",
 )
 """Modules of ``ops.commands``, in the order of the help text."""
+
+_MODULES = {
+    "enqueue-backfill": "backfill",
+    "gaps": "coverage",
+    "export": "transfer",
+    "import": "transfer",
+}
+"""Commands that live in a module of another name."""
 
 
 def parser(groups: Sequence[str] = GROUPS) -> argparse.ArgumentParser:
@@ -53,7 +62,7 @@ def _relevant(arguments: Sequence[str]) -> Sequence[str]:
     """The one group that the words name, so that a command pays for its own imports only."""
     words = [word for word in arguments if not word.startswith("-")]
     for word in words[:2]:
-        group = {"enqueue-backfill": "backfill", "gaps": "coverage"}.get(word, word)
+        group = _MODULES.get(word, word)
         if group in GROUPS:
             return (group,)
     return GROUPS

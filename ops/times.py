@@ -44,6 +44,15 @@ def window(start: str, end: str, calendar: Calendar) -> Window:
     """
     first = _edge(start, "--start", lambda label: calendar.session(label).open)
     last = _edge(end, "--end", lambda label: calendar.session(label).close)
+    return between(first, last)
+
+
+def between(first: datetime, last: datetime) -> Window:
+    """The window of two instants.
+
+    Raises:
+        UsageError: the end is not after the start.
+    """
     if last <= first:
         raise UsageError(
             f"the window ends at {last:%Y-%m-%dT%H:%M:%SZ}, not after its start {first:%Y-%m-%dT%H:%M:%SZ}; "

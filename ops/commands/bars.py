@@ -2,19 +2,22 @@
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from core.errors import UsageError
 from core.windows import Window
 from core.words import Interval
-from db import calendars, reading, universe
+from db import calendars, universe
 from db.pool import Database
 from ops import output
 from ops.connect import database
 from ops.registering import Commands
-from ops.times import instant, window
+from ops.times import between, instant, session_date, window
 
+_TABLE_ROWS = 1000
+_NUMBERS = {"open", "high", "low", "close", "volume", "vwap", "trade_count"}
 COLUMNS = [
     "symbol", "interval", "ts", "open", "high", "low", "close", "volume", "vwap", "trade_count",
     "provider", "status", "as_of",
@@ -37,8 +40,15 @@ def register(commands: Commands) -> None:
     )
     command.add_argument("--as-of", help="what was known at this instant (default: now)")
     command.add_argument("--provider", action="append", help="only this source; may be repeated")
-    command.add_argument("--format", choices=["table", "csv", "ndjson", "parquet"], default="table")
-    command.add_argument("--output", type=Path, help="file for parquet")
+    command.add_argument(
+        "--all-sources", action="store_true", help="a row a source instead of the winner's"
+    )
+    command.add_argument(
+        "--format",
+        choices=["table", "csv", "ndjson", "parquet"],
+        help="default: table, or what the name of --output tells",
+    )
+    command.add_argument("--output", type=Path, help="file; .csv and .ndjson also with .gz or .zst")
     command.set_defaults(run=run)
 
 
@@ -57,27 +67,73 @@ def interval(text: str) -> Interval:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the bars of the window; exit 0 even when there are none."""
+    """Write the bars of the window as they arrive; exit 0 even when there are none."""
+    # pyarrow and numpy cost 60 MB, which only commands that read bars need.
+    from db.reader import Reader  # noqa: PLC0415
+    from ops.batch_files import layout, writer  # noqa: PLC0415
+
+    form, compression = options.format or "table", None
+    if options.output is not None:
+        if options.format == "table":
+            raise UsageError(
+                "a table is for the screen; leave --output out, or take another --format"
+            )
+        form, compression = layout(options.output, options.format)
     as_of = instant(options.as_of, "--as-of") if options.as_of else None
+    count = 0
     with database() as db:
         span = symbol_window(db, options.symbols, options.start, options.end)
-        rows = reading.candles(
-            db, options.symbols, options.interval, span, as_of=as_of, providers=options.provider
+        with Reader(db).stream_candles(
+            options.symbols,
+            options.interval,
+            span.start,
+            span.end,
+            as_of=as_of,
+            providers=options.provider,
+            all_sources=options.all_sources,
+        ) as found:
+            if form == "table":
+                count = print_table(found.batches)
+            else:
+                with writer(options.output, form, compression, found.schema) as write:
+                    for batch in found.batches:
+                        write(batch)
+                        count += batch.num_rows
+    if options.output is not None:
+        print(
+            f"{count:,} bars as of {found.as_of.isoformat()} -> {options.output}", file=sys.stderr
         )
-    if options.format == "parquet":
-        write_parquet(rows, options.output)
-    elif options.format == "csv":
-        output.as_csv(rows, COLUMNS)
-    elif options.format == "ndjson":
-        output.ndjson(rows)
-    else:
-        output.table(rows, COLUMNS)
-        if not rows:
-            print(
-                f"no bars in {span}; see `ops coverage {' '.join(options.symbols)}` for why",
-                file=sys.stderr,
-            )
+    elif not count:
+        print(
+            f"no bars in {span}; see `ops coverage {' '.join(options.symbols)}` for why",
+            file=sys.stderr,
+        )
     return 0
+
+
+def print_table(batches: Iterator[Any]) -> int:
+    """Aligned columns, however many rows; the first thousand decide the widths. Returns the rows."""
+    from ops.batch_files import with_texts  # noqa: PLC0415
+
+    count = 0
+    line = ""
+    for batch in batches:
+        for at in range(0, batch.num_rows, _TABLE_ROWS):
+            rows = [
+                [output.text(value) for value in row.values()]
+                for row in with_texts(batch.slice(at, _TABLE_ROWS)).to_pylist()
+            ]
+            if not count:
+                widths = [max(map(len, column)) for column in zip(COLUMNS, *rows, strict=True)]
+                line = "  ".join(
+                    f"{{:{'>' if name in _NUMBERS else '<'}{width}}}"
+                    for name, width in zip(COLUMNS, widths, strict=True)
+                )
+                print(line.format(*COLUMNS).rstrip())
+            for row in rows:
+                print(line.format(*row).rstrip())
+            count += len(rows)
+    return count
 
 
 def symbol_window(db: Database, symbols: list[str], start: str, end: str) -> Window:
@@ -94,26 +150,11 @@ def symbol_window(db: Database, symbols: list[str], start: str, end: str) -> Win
                 f"symbol {', '.join(unknown)} is not in the universe; add it with `ops universe load --add FILE`, "
                 "or see `ops universe show`"
             )
+        if session_date(start) is None and session_date(end) is None:
+            return between(instant(start, "--start"), instant(end, "--end"))
         names = sorted({member.calendar for member in members.values()})
         if len(names) > 1:
             raise UsageError(
                 f"the symbols trade on {', '.join(names)}; ask for each calendar's symbols apart"
             )
         return window(start, end, calendars.require(conn, names)[names[0]])
-
-
-def write_parquet(rows: list[dict[str, object]], path: Path | None) -> None:
-    """Write rows as Parquet.
-
-    Raises:
-        UsageError: no file was named.
-    """
-    if path is None:
-        raise UsageError("parquet is a file format; name the file with --output bars.parquet")
-    # 60 MB that only this format needs.
-    import pyarrow as pa  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]
-    import pyarrow.parquet as pq  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]
-
-    arrow, parquet = cast("Any", pa), cast("Any", pq)
-    parquet.write_table(arrow.Table.from_pylist(rows), path)
-    print(f"{len(rows)} bars -> {path}", file=sys.stderr)
