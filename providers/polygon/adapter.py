@@ -54,6 +54,7 @@ _TIMESPAN = {Capability.BARS_1M: "minute", Capability.BARS_EOD: "day"}
 _SNAPSHOT = "/v2/snapshot/locale/us/markets/stocks/tickers"
 _LATE_PRINTS = timedelta(minutes=15)
 """A minute bar is made again when trades reported late come in, for so long after its end."""
+_DELAY_MARGIN = timedelta(seconds=5)
 _EVENING = timedelta(hours=4)
 """From the close to the end of extended hours, whose volume a daily bar includes."""
 _NEW_YORK = ZoneInfo("America/New_York")
@@ -154,7 +155,7 @@ class Polygon:
                 Call(self.name, request.capability, "snapshot", part, None, _tickers(part))
                 for part in chunks(request.symbols, spec.batch)
             ]
-        self._check_day(request.window, now)
+        self._check_reach(request.window, now)
         params = {"adjusted": "false", "sort": "asc", "limit": str(_ROWS)}
         return [
             Call(self.name, request.capability, "aggs", (symbol,), window, params)
@@ -191,20 +192,23 @@ class Polygon:
     def close(self) -> None:
         self._wire.close()
 
-    def _check_day(self, window: Window, now: datetime) -> None:
-        """Refuse what the plan shows only once the day is over.
+    def _check_reach(self, window: Window, now: datetime) -> None:
+        """Refuse what the plan does not show yet: its last rows would look closed and be running.
 
         Raises:
-            BadRequestError: the window reaches into the current day in New York.
+            BadRequestError: the window reaches beyond what the plan shows now.
         """
-        if self._plan.today:
+        if not self._plan.today:
+            today = now.astimezone(_NEW_YORK).date()
+            until = datetime(today.year, today.month, today.day, tzinfo=_NEW_YORK).astimezone(UTC)
+        elif self._plan.delay:
+            until = now - self._plan.delay - _DELAY_MARGIN
+        else:
             return
-        today = now.astimezone(_NEW_YORK).date()
-        midnight = datetime(today.year, today.month, today.day, tzinfo=_NEW_YORK).astimezone(UTC)
-        if window.end > midnight:
+        if window.end > until:
             raise BadRequestError(
-                f"polygon's plan {self._plan_name} has bars up to yesterday, {window} reaches beyond "
-                f"{midnight:%Y-%m-%dT%H:%M:%SZ}; with a better plan set POLYGON_PLAN, else ask "
+                f"polygon's plan {self._plan_name} shows bars up to {until:%Y-%m-%dT%H:%M:%SZ} now, "
+                f"{window} reaches beyond; with a better plan set POLYGON_PLAN, else ask later or name "
                 "another provider"
             )
 

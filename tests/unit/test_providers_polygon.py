@@ -193,8 +193,19 @@ def test_the_free_plan_asks_for_nothing_of_the_current_day_in_new_york() -> None
 
     assert basic.plan(Request(Capability.BARS_1M, ("AAPL",), Window(HOURS.start, until)))
     later = Window(HOURS.start, until + timedelta(minutes=1))
-    with pytest.raises(BadRequestError, match=r"up to yesterday.*2024-03-07T05:00:00Z"):
+    with pytest.raises(BadRequestError, match=r"basic shows bars up to 2024-03-07T05:00:00Z"):
         basic.plan(Request(Capability.BARS_1M, ("AAPL",), later))
+
+
+@pytest.mark.parametrize("plan", ["starter", "developer"])
+def test_a_delayed_plan_asks_for_nothing_of_the_last_quarter_of_an_hour(plan: str) -> None:
+    # Its last row is of a minute that still ran when the feed saw it.
+    shown = Window(OPEN, NOW - timedelta(minutes=16))
+    beyond = Window(OPEN, NOW - timedelta(minutes=14))
+
+    assert polygon(plan).plan(Request(Capability.BARS_1M, ("AAPL",), shown))
+    with pytest.raises(BadRequestError, match=f"{plan} shows bars up to 2024-03-07T15:44:5"):
+        polygon(plan).plan(Request(Capability.BARS_1M, ("AAPL",), beyond))
 
 
 @pytest.mark.parametrize(
