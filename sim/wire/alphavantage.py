@@ -60,14 +60,18 @@ _ENDPOINTS = {"bars_1m": "intraday", "bars_eod": "daily", "quotes_l1": "quote"}
 
 
 def read_options(reader: Reader) -> Mapping[str, Any]:
-    """``plan``: what every key's plan includes; ``keys``: the keys that exist, null for any."""
+    """``plan`` of every key; ``keys`` that exist, null for any; ``compact_days``: fewer are sooner made."""
     keys: list[str] | None = [] if reader.has("keys") else reader.raw("keys")
     for place, key in reader.items("keys"):
         if not isinstance(key, str):
             reader.problem(place, f"is {key!r}; expected text")
         elif keys is not None:
             keys.append(key)
-    return {"plan": reader.word("plan", "realtime", PLANS), "keys": keys}
+    return {
+        "plan": reader.word("plan", "realtime", PLANS),
+        "keys": keys,
+        "compact_days": reader.integer("compact_days", 100, low=1),
+    }
 
 
 class AlphaVantageWire(Wire):
@@ -82,7 +86,7 @@ class AlphaVantageWire(Wire):
         self._plan: str = config.options["plan"]
         keys = config.options["keys"]
         self._keys: frozenset[str] | None = None if keys is None else frozenset(keys)
-        self._series = Series(market)
+        self._series = Series(market, config.options["compact_days"])
 
     def understand(self, ask: Ask) -> Call:
         query = ask.query

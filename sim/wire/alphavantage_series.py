@@ -15,7 +15,7 @@ from sim.market.sessions import Session
 from sim.market.universe import Instrument
 from sim.wire.base import Reply
 
-_COMPACT = 100
+_COMPACT, _COMPACT_SESSIONS = 100, 6
 _TRAILING_S = 30 * 86_400
 _FIRST = datetime(2000, 1, 3, tzinfo=UTC).timestamp()
 _BUILDS_A_STEP = 4
@@ -69,13 +69,14 @@ class Asked:
 class Series:
     """Answers questions for bars."""
 
-    def __init__(self, market: Market) -> None:
+    def __init__(self, market: Market, compact_days: int) -> None:
         self._market = market
+        self._compact_days = compact_days
 
     def answer(self, one: Instrument, asked: Asked, feed: Feed) -> Reply:
         """The whole series, the newest row first."""
         feed.at = shown_until(one, asked.entitlement, feed.at)
-        start, end = _window(one, asked, feed.at)
+        start, end = self._window(one, asked, feed.at)
         feed.record.window = int(start), int(max(start, end))
         if asked.daily:
             sessions = _sessions(one, start, end)
@@ -84,7 +85,8 @@ class Series:
         else:
             rows, day_of = _minutes(one, asked, start, end, feed), dict[int, str]()
         if not asked.full:
-            rows = pick(rows, range(max(0, len(rows.minutes) - _COMPACT), len(rows.minutes)))
+            most = self._compact_days if asked.daily else _COMPACT
+            rows = pick(rows, range(max(0, len(rows.minutes) - most), len(rows.minutes)))
         if asked.adjusted:
             _adjust(one, rows, feed)
         if rows.minutes:
@@ -104,13 +106,29 @@ class Series:
     def build(self, one: Instrument, asked: Asked, feed: Feed) -> Iterator[None]:
         """Make the days that the answer needs, a few at a time."""
         at = shown_until(one, asked.entitlement, feed.at)
-        for number, session in enumerate(_sessions(one, *_window(one, asked, at))):
+        for number, session in enumerate(_sessions(one, *self._window(one, asked, at))):
             if session.open > at:
                 break
             day = self._market.day(one, session)
             _ = day.daily if asked.daily else day
             if number % _BUILDS_A_STEP == 0:
                 yield
+
+    def _window(self, one: Instrument, asked: Asked, at: float) -> tuple[float, float]:
+        """What the series reaches over, before it is cut to the newest hundred."""
+        if asked.daily:
+            sessions = one.sessions.last(self._compact_days + 1, at)
+            return (_FIRST if asked.full or not sessions else sessions[0].open), at
+        if asked.month is not None:
+            zone = ZoneInfo(one.sessions.timezone)
+            first = datetime(*asked.month, 1, tzinfo=zone)
+            later = (first.replace(day=28) + timedelta(days=4)).replace(day=1)
+            return first.timestamp(), min(later.timestamp(), at)
+        if not asked.full:
+            # The dullest symbol trades a hundred minutes in fewer sessions.
+            sessions = one.sessions.last(_COMPACT_SESSIONS, at)
+            return (sessions[0].pre_open if sessions else at), at
+        return at - _TRAILING_S, at
 
 
 def shown_until(one: Instrument, entitlement: str, at: float) -> float:
@@ -121,19 +139,6 @@ def shown_until(one: Instrument, entitlement: str, at: float) -> float:
         return at - _DELAY_S
     local = datetime.fromtimestamp(at, ZoneInfo(one.sessions.timezone))
     return local.replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
-
-
-def _window(one: Instrument, asked: Asked, at: float) -> tuple[float, float]:
-    """What the series reaches over, before it is cut to the newest hundred."""
-    if asked.daily:
-        sessions = one.sessions.last(_COMPACT + 1, at)
-        return (_FIRST if asked.full or not sessions else sessions[0].open), at
-    if asked.month is not None:
-        zone = ZoneInfo(one.sessions.timezone)
-        first = datetime(*asked.month, 1, tzinfo=zone)
-        later = (first.replace(day=28) + timedelta(days=4)).replace(day=1)
-        return first.timestamp(), min(later.timestamp(), at)
-    return at - _TRAILING_S, at
 
 
 def _sessions(one: Instrument, start: float, end: float) -> Sequence[Session]:
