@@ -10,7 +10,7 @@ import random
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -64,6 +64,8 @@ class Outcome:
     """Times that a writer was stopped in the middle of a transaction."""
     census_differs: int
     """Versions by status, store against model, summed differences."""
+    versions: Mapping[str, int]
+    """How many there should be, by status."""
 
 
 def measure(run: Run) -> None:
@@ -94,10 +96,12 @@ def measure(run: Run) -> None:
         "probe_commits": found.commits,
         "probe_writers": _WRITERS,
         "stopped_in_transaction": found.stopped,
+        **{f"versions_{status}": count for status, count in found.versions.items()},
     }
     report.note(
         f"probes: {found.instants:,} instants, {found.commits:,} commits of {_WRITERS} writer processes, "
-        f"stopped {found.stopped} times in the middle of a transaction"
+        f"stopped {found.stopped} times in the middle of a transaction; versions: "
+        + ", ".join(f"{count:,} {status}" for status, count in sorted(found.versions.items()))
     )
 
 
@@ -135,6 +139,7 @@ def probe(place: Place, clock: Clock, folder: Path, sizes: Sizes) -> Outcome:
         commits=len(commits),
         stopped=len(stops),
         census_differs=census_differs(place, model),
+        versions=model.census(),
     )
 
 
