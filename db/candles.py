@@ -17,7 +17,7 @@ from core.windows import Window
 from core.words import Status
 from db import backfill, evidence, inbox
 from db.batches import Answer, Batch, Series, WriteResult
-from db.evidence import Failure, Payload, Refusal
+from db.evidence import Failure, Payload, Refusal, multirange
 from db.horizon import patiently
 from db.numbered import Numbered
 from db.pool import Connection, Database
@@ -137,8 +137,6 @@ def _advances(batch: Batch, series: Sequence[Series]) -> list[dict[str, Any]]:
 def _advance(batch: Batch, pairs: Sequence[tuple[Series, Answer | None]]) -> dict[str, Any]:
     windows = Numbered[Window]()
     asks = Numbered[tuple[Window, datetime, datetime]]()
-    answers = [answer for _, answer in pairs if answer is not None]
-    lacking = [(a.symbol_id, w) for a in answers if a.lacking for w in a.settled_lacking()]
     return {
         "interval_s": batch.interval.seconds,
         "source": batch.source,
@@ -151,9 +149,10 @@ def _advance(batch: Batch, pairs: Sequence[tuple[Series, Answer | None]]) -> dic
         "ask_cuts": [min(max(until, w.start), w.end) for w, until, _ in asks],
         "ask_ends": [window.end for window, _, _ in asks],
         "asked": [asked_at for _, _, asked_at in asks],
-        "lack_ids": [symbol_id for symbol_id, _ in lacking],
-        "lack_starts": [window.start for _, window in lacking],
-        "lack_ends": [window.end for _, window in lacking],
+        "lacking": [
+            multirange(a.settled_lacking()) if a is not None and a.lacking else None
+            for _, a in pairs
+        ],
     }
 
 
@@ -189,16 +188,14 @@ def _write(conn: Connection, plan: _Plan) -> WriteResult:
     locked = _lock_and_advance(conn, plan)
     as_of, provider_id = locked.as_of, locked.provider_id
 
-    touched = [s for s in plan.series if s.answers and s.symbol_id in locked.touched]
-    stored = newest_versions(conn, batch.interval, provider_id, touched)
     builder = RowBuilder(batch.interval, as_of, provider_id, batch.reason)
-    for series in plan.series:
-        known = stored.get(series.symbol_id)
-        if known is None:
-            builder.add_new(series)
-        else:
-            lacked, answered_at = locked.lacked.get(series.symbol_id, _NOTHING_LACKED)
-            builder.add_changed(series, known, lacked, answered_at)
+    touched = [one for one in plan.series if one.symbol_id in locked.touched and one.answers]
+    if len(touched) < len(plan.series):
+        builder.add_new([one for one in plan.series if one.symbol_id not in locked.touched])
+    stored = newest_versions(conn, batch.interval, provider_id, touched)
+    for one in touched:
+        lacked, answered_at = locked.lacked.get(one.symbol_id, _NOTHING_LACKED)
+        builder.add_changed(one, stored[one.symbol_id], lacked, answered_at)
     added = sum(builder.counts.values())
     if added:
         copy_rows(conn, batch.interval, builder.rows())

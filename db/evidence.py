@@ -96,7 +96,7 @@ def add_notes(
             "asked": [note.asked_at for note in notes],
             "outcomes": [note.outcome for note in notes],
             "settled": [note.settled for note in notes],
-            "lacking": [_multirange(note.lacking) for note in notes],
+            "lacking": [multirange(note.lacking) for note in notes],
             "codes": [note.code for note in notes],
             "details": [note.detail for note in notes],
         },
@@ -174,5 +174,6 @@ def add_payloads(
     )
 
 
-def _multirange(windows: Iterable[Window]) -> str:
+def multirange(windows: Iterable[Window]) -> str:
+    """PostgreSQL's text for windows."""
     return "{" + ",".join(f"[{w.start.isoformat()},{w.end.isoformat()})" for w in windows) + "}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
+from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import Any
 
@@ -81,38 +82,42 @@ class RowBuilder:
         self._provider_id = provider_id
         self._reason = reason
 
-    def add_new(self, series: Series) -> None:
-        """Rows of a series of which nothing is stored in its window."""
-        if self._daily or len(series.answers) != 1:
-            self.add_changed(series, {}, (), None)
+    def add_new(self, asked: Sequence[Series]) -> None:
+        """Rows of series of which nothing is stored in their windows; in key order, like all."""
+        if self._daily:
+            for series in asked:
+                self.add_changed(series, {}, (), None)
             return
-        self._fresh.append(series)
-        bars = series.answers[0].bars
-        growing = sum(map(_PARTIAL, bars))
+        for series in asked:
+            if len(series.answers) == 1:
+                self._fresh.append(series)
+            elif series.answers:
+                self.add_changed(series, {}, (), None)
+        bars = [series.answers[0].bars for series in self._fresh]
+        growing = sum(map(_PARTIAL, chain.from_iterable(bars)))
         self.counts[Status.PARTIAL] += growing
-        self.counts[Status.FINAL] += len(bars) - growing
+        self.counts[Status.FINAL] += sum(map(len, bars)) - growing
 
     def rows(self) -> Iterator[Row]:
         """The rows in key order, made while they are copied.
 
         20,000 tuples at once cost the collector of garbage more than the copy.
         """
-        changed = iter(self._changed)
+        changed = iter(sorted(self._changed, key=lambda rows: rows[0][0]))
         later = next(changed, None)
+        shared = (self._interval_s, self._as_of, self._provider_id)
         for series in self._fresh:
             while later is not None and later[0][0] < series.symbol_id:
                 yield from later
                 later = next(changed, None)
-            yield from self._new_rows(series)
+            answer = series.answers[0]
+            key = (series.symbol_id, *shared, answer.asked_at)
+            final, partial = (*key, _FINAL, None), (*key, _PARTIAL_STATUS, None)
+            for bar in answer.bars:
+                yield (partial if bar.partial else final) + _FIELDS(bar)
         while later is not None:
             yield from later
             later = next(changed, None)
-
-    def _new_rows(self, series: Series) -> Iterator[Row]:
-        answer = series.answers[0]
-        key = (series.symbol_id, self._interval_s, self._as_of, self._provider_id, answer.asked_at)
-        final, partial = (*key, _FINAL, None), (*key, _PARTIAL_STATUS, None)
-        return ((partial if bar.partial else final) + _FIELDS(bar) for bar in answer.bars)
 
     def add_changed(
         self,

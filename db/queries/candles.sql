@@ -5,10 +5,11 @@
 -- whose window was asked before, those that lacked a bar in it. Bars are read in a later statement, whose snapshot sees
 -- what a writer before us committed. Windows and asks are few and shared: a series names its own by number.
 WITH locked AS MATERIALIZED (
-    SELECT c.symbol_id, c.last_as_of, c.last_answered_at, u.ask,
+    SELECT c.symbol_id, c.last_as_of, c.last_answered_at, u.ask, u.lacking,
            c.covered && w.asked OR c.unsettled && w.asked AS touched,
            CASE WHEN c.lacked && w.asked THEN c.lacked * tstzmultirange(w.asked) END AS lacked
-    FROM unnest(%(ids)b::int4[], %(windows)b::int4[], %(asks)b::int4[]) AS u(symbol_id, number, ask)
+    FROM unnest(%(ids)b::int4[], %(windows)b::int4[], %(asks)b::int4[], %(lacking)b::text[])
+        AS u(symbol_id, number, ask, lacking)
     CROSS JOIN LATERAL (
         SELECT tstzrange((%(starts)b::timestamptz[])[u.number], (%(ends)b::timestamptz[])[u.number]) AS asked
     ) w
@@ -35,18 +36,12 @@ WITH locked AS MATERIALIZED (
                -- An empty range where the whole window is settled, or none of it.
                tstzmultirange(tstzrange(w.start_ts, w.cut)) AS settled,
                tstzmultirange(tstzrange(w.cut, w.end_ts)) AS unsettled,
-               coalesce(k.lacking, '{}') AS lacking
+               coalesce(l.lacking, '{}')::tstzmultirange AS lacking
         FROM locked l
         CROSS JOIN LATERAL (
             SELECT (%(ask_starts)b::timestamptz[])[l.ask] AS start_ts, (%(ask_cuts)b::timestamptz[])[l.ask] AS cut,
                    (%(ask_ends)b::timestamptz[])[l.ask] AS end_ts, (%(asked)b::timestamptz[])[l.ask] AS asked_at
         ) w
-        LEFT JOIN (
-            SELECT i.symbol_id, range_agg(tstzrange(i.start_ts, i.end_ts)) AS lacking
-            FROM unnest(%(lack_ids)b::int4[], %(lack_starts)b::timestamptz[], %(lack_ends)b::timestamptz[])
-                AS i(symbol_id, start_ts, end_ts)
-            GROUP BY i.symbol_id
-        ) k ON k.symbol_id = l.symbol_id
         WHERE l.ask IS NOT NULL
     ) n, stamped
     WHERE c.symbol_id = n.symbol_id AND c.interval_s = %(interval_s)s
