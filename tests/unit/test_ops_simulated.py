@@ -10,7 +10,7 @@ def test_every_source_of_the_simulator_stands_for_its_vendor() -> None:
 
     env = pointed_at(endpoints)
 
-    settings = Settings(**{name.lower(): value for name, value in env.items()})
+    settings = Settings.model_validate({name.lower(): value for name, value in env.items()})
     urls = {
         name: value for name, value in settings.model_dump().items() if name.endswith("_base_url")
     }
