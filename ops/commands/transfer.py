@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from db.pool import Database
     from db.revision_rows import Revision
 
-_BATCH_ROWS = 10_000
-"""Rows of a transaction of an import, and about 20 MB of memory."""
+_BATCH_ROWS = 5_000
+"""Rows of a transaction of an import, and about 10 MB of memory."""
 
 
 def register(commands: Commands) -> None:
