@@ -11,6 +11,11 @@ from sim.config import MarketConfig, SymbolSpec
 from sim.market.draws import key_of, uniform
 from sim.market.sessions import Sessions, sessions_of
 
+KNOWN = (
+    "AAPL", "MSFT", "NVDA", "AMZN", "GOOGL", "META", "TSLA", "SPY", "QQQ", "JPM", "V", "XOM", "UNH", "WMT", "PG",
+    "JNJ", "HD", "KO", "PEP", "DIS",
+)  # fmt: skip
+"""Names that people try first. They lead every invented universe; their prices are invented all the same."""
 _CONSONANTS, _VOWELS = "BCDFGHJKLMNPRSTVWXYZ", "AEIOU"
 # Trades per minute, lowest and highest of each tier: T0 all but always trades, T2 often does not.
 _RATES = {Tier.T0: (14.0, 60.0), Tier.T1: (3.5, 9.0), Tier.T2: (0.15, 2.5)}
@@ -96,15 +101,18 @@ def _invent(config: MarketConfig) -> Iterable[SymbolSpec]:
 
 
 def _names(seed: int, count: int) -> Iterator[str]:
+    """The known names, then invented ones in an order of the seed's own; each name once."""
     pairs = [first + second for first in _CONSONANTS for second in _VOWELS]
     fours = len(pairs) ** 2
-    if count > fours * (1 + len(_CONSONANTS)):
-        raise SettingsError(
-            f"{count} symbols asked; expected at most {fours * (1 + len(_CONSONANTS))}"
-        )
+    most = fours * (1 + len(_CONSONANTS))
+    if count > most:
+        raise SettingsError(f"{count} symbols asked; expected at most {most}")
+    yield from KNOWN
     order = (
         np.random.Generator(np.random.Philox(key=key_of(seed, "names"))).permutation(fours).tolist()
     )
     for tail in ("", *_CONSONANTS):
         for number in order:
-            yield pairs[number // len(pairs)] + pairs[number % len(pairs)] + tail
+            name = pairs[number // len(pairs)] + pairs[number % len(pairs)] + tail
+            if name not in KNOWN:
+                yield name

@@ -300,6 +300,16 @@ def test_thousands_of_invented_symbols_have_names_of_their_own() -> None:
     assert len({instrument.symbol for instrument in universe}) == 12_200
 
 
+@pytest.mark.parametrize("seed", [1, 7])
+def test_names_that_people_try_first_lead_every_invented_universe(seed: int) -> None:
+    counts = {"T0": 2, "T1": 5, "T2": 6000}
+    config = MarketConfig(session=SESSION, seed=seed, symbols=counts)
+    universe = build_market(config, 0.0).universe.instruments
+    assert [one.symbol for one in universe[:3]] == ["AAPL", "MSFT", "NVDA"]
+    assert {one.symbol for one in universe if one.tier is Tier.T0} == {"AAPL", "MSFT"}
+    assert len({one.symbol for one in universe}) == 6007
+
+
 def test_invented_symbols_spread_over_exchanges_by_weight() -> None:
     config = MarketConfig(
         session=SESSION, symbols={"T0": 0, "T1": 0, "T2": 400}, exchanges={"XNYS": 3.0, "24/7": 1.0}
