@@ -1,9 +1,8 @@
 """From a person's shell to the right database: settings, then the stack that runs in this folder."""
 
-import json
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,57 +11,40 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from core.errors import QueueError, UsageError
+from core.errors import QueueError, StorageError
 from core.log import mask_url
 from core.settings import Settings, load
 from db.clock import connect_clock
 from db.pool import Database
-
-STACK_FILE = "stack.json"
-
-
-@dataclass(frozen=True, slots=True)
-class StackInfo:
-    """Where the stack that `ops up` or `ops demo --keep` started can be reached."""
-
-    kind: str
-    database_url: str
-    redis_url: str
-    sim_admin: str | None = None
-    env: dict[str, str] | None = None
-    """Settings that its processes run with and that a command must share (base URLs, policies)."""
-
-
-def write_stack(home: Path, info: StackInfo) -> None:
-    """Publish a running stack to the commands typed in the same folder; only the owner may read it."""
-    path = home / STACK_FILE
-    fresh = path.with_suffix(".new")
-    fresh.touch(mode=0o600)
-    fresh.write_text(json.dumps(asdict(info)))
-    fresh.replace(path)
-
-
-def remove_stack(home: Path) -> None:
-    """Forget the stack; safe when there is none."""
-    (home / STACK_FILE).unlink(missing_ok=True)
-
-
-def read_stack(home: Path) -> StackInfo | None:
-    """The stack published in this folder, None when there is none."""
-    path = home / STACK_FILE
-    if not path.exists():
-        return None
-    return StackInfo(**json.loads(path.read_text()))
+from ops.stack_file import StackInfo, find_stack, read_stack, shown, stacks
 
 
 def settings() -> Settings:
-    """Settings from the environment and ``.env``; URLs that neither names come from the local stack."""
+    """Settings from the environment and ``.env``; what neither names comes from the stack that runs here.
+
+    That is the stack of the state folder or, without one, the only live one below it; stderr says so
+    then. With DATABASE_URL set, a stack counts only where it runs on that database.
+
+    Raises:
+        UsageError: several stacks run below the state folder; says how to choose.
+    """
     found = load()
-    stack = read_stack(Path(found.gapless_home))
+    home = Path(found.gapless_home)
+    if "database_url" in found.model_fields_set:
+        stack = stack_of(found)
+    else:
+        chosen = find_stack(home)
+        stack = chosen.info if chosen else None
+        if chosen and chosen.home != home:
+            print(
+                f"ops: asking the stack in {shown(chosen.home)} (`ops {chosen.info.kind}`)",
+                file=sys.stderr,
+            )
+            home = chosen.home
     if stack is None:
         return found
     local = {"database_url": stack.database_url, "redis_url": stack.redis_url} | (stack.env or {})
-    overrides: dict[str, Any] = {}
+    overrides: dict[str, Any] = {"gapless_home": str(home)}
     for key, value in local.items():
         name, _, inner = key.lower().partition("__")
         if inner:
@@ -70,6 +52,12 @@ def settings() -> Settings:
         elif name not in found.model_fields_set:
             overrides[name] = value
     return load(overrides=overrides)
+
+
+def stack_of(config: Settings) -> StackInfo | None:
+    """The stack of the settings' state folder, None when there is none or it has another database."""
+    stack = read_stack(Path(config.gapless_home))
+    return stack if stack is not None and stack.database_url == config.database_url else None
 
 
 @contextmanager
@@ -80,7 +68,11 @@ def database(config: Settings | None = None) -> Generator[Database]:
         StorageError: with the mend, when it can't be reached or refuses the password.
     """
     config = config or settings()
-    clock = connect_clock(config.database_url)
+    try:
+        clock = connect_clock(config.database_url)
+    except StorageError:
+        _require_running(config)
+        raise
     db = Database(config.database_url, clock, max_size=2, application="gapless-ops")
     try:
         yield db
@@ -107,13 +99,20 @@ def redis_client(url: str) -> Redis:
     return client
 
 
-def require_stack(home: Path) -> StackInfo:
-    """The stack of this folder.
-
-    Raises:
-        UsageError: nothing runs here.
-    """
-    info = read_stack(home)
-    if info is None:
-        raise UsageError(f"no stack runs in {home}; start one with `ops up` or `ops demo --keep`")
-    return info
+def _require_running(config: Settings) -> None:
+    """Say that nothing runs here where the database is nobody's choice, or its owner was killed."""
+    stack = stack_of(config)
+    chosen = "database_url" in config.model_fields_set
+    if (stack is None and chosen) or (stack is not None and stack.alive):
+        return
+    home = Path(config.gapless_home)
+    killed = [one for one in stacks(home) if not one.info.alive]
+    fate = (
+        f" (the `ops {killed[0].info.kind}` in {shown(killed[0].home)} was killed)"
+        if killed
+        else ""
+    )
+    raise StorageError(
+        f"nothing runs in {shown(home)}{fate}; start `ops up` (`ops up --sim` without internet), "
+        "or set DATABASE_URL"
+    ) from None

@@ -23,11 +23,12 @@ from db import calendars
 from db.clock import connect_clock, set_replay
 from db.migrate import migrate
 from db.pool import Database, connect
-from ops.connect import StackInfo, remove_stack, write_stack
 from ops.embedded.home import Home
 from ops.embedded.postgres import PostgresServer
 from ops.embedded.valkey import ValkeyServer
+from ops.stack_file import StackInfo, remove_stack, write_stack
 from ops.supervise.process import Process
+from ops.supervise.records import own_identity
 from ops.supervise.supervisor import Supervisor
 
 _READY_S = 60.0
@@ -169,7 +170,9 @@ class Stack:
             for key, value in self.env.items()
             if not key.endswith("_URL") or "BASE" in key
         }
-        info = StackInfo(self.kind, self.database_url, self.redis_url, sim_admin, shared)
+        info = StackInfo(
+            self.kind, self.database_url, self.redis_url, sim_admin, shared, own_identity()
+        )
         write_stack(self.home.path, info)
 
     def start_processes(self, kinds: Sequence[Kind]) -> None:

@@ -20,9 +20,10 @@ def register(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print queue depths; exit 0 whatever they are."""
     config = settings()
-    waiting = depths(redis_client(config.redis_url))
+    # The database first: when nothing runs here, it is the one that says so.
     with database(config) as db:
         rows = backfill.depth(db)
+    waiting = depths(redis_client(config.redis_url))
     if options.json:
         output.as_json(
             {

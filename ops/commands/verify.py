@@ -6,10 +6,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from core.settings import load
 from ops import output
-from ops.connect import StackInfo, database, read_stack, settings
+from ops.connect import database, settings, stack_of
 from ops.registering import Commands
+from ops.stack_file import StackInfo
 from ops.times import instant
 
 _COUNTS = (
@@ -40,10 +40,9 @@ def run(options: argparse.Namespace) -> int:
     from sim.check.report import Range, verify  # noqa: PLC0415 - only this command needs the checker
     from sim.check.stack import StackFile  # noqa: PLC0415
 
-    home = Path(load().gapless_home)
-    stack = read_stack(home)
+    config = settings()
+    home, stack = Path(config.gapless_home), stack_of(config)
     if stack is None:
-        config = settings()
         with database(config):
             stack = StackInfo("database", config.database_url, config.redis_url)
     probes = home / "probes.ndjson"
