@@ -14,6 +14,7 @@ from core.log import configure, mask
 
 GROUPS = (
     "up",
+    "down",
     "demo",
     "migrate",
     "universe",
@@ -26,6 +27,7 @@ GROUPS = (
     "providers",
     "queues",
     "status",
+    "url",
     "verify",
     "validate",
     "calendar",
