@@ -1,23 +1,13 @@
-"""The latest bar of 8,000 symbols as known at the horizon: names, sources and ranks resolved."""
+"""The latest bar of 8,000 symbols through the public function, at the horizon."""
 
 from bench.report import at_most
 from bench.run import Place, Run
 from bench.storage.history import History, build, compressed
 from db.reading import safe_as_of
 
-# One descending range of the key a symbol, cut off at its first bar that is not withdrawn.
 _LATEST = """
-    SELECT n.name, w.ts, w.open, w.high, w.low, w.close, w.volume, w.vwap, w.trade_count, w.provider,
-           gapless_status(w.status), w.as_of
-    FROM gapless_names(NULL, %(as_of)b) n
-    CROSS JOIN LATERAL (
-        SELECT v.*, r.provider
-        FROM gapless_newest_intraday(n.symbol_id, 60, %(start)b, 'infinity', %(as_of)b) v
-        JOIN gapless_ranks('bars_1m', %(as_of)b) r ON r.provider_id = v.provider_id
-        WHERE v.status <> 3
-        ORDER BY v.ts DESC, r.place, r.provider
-        LIMIT 1
-    ) w
+    SELECT symbol, ts, open, high, low, close, volume, vwap, trade_count, provider, status, as_of
+    FROM latest_as_of(NULL, '1m', %(as_of)b, %(as_of)b - %(start)b)
 """
 _PEER = """
     SELECT n.name, c.ts, c.open, c.high, c.low, c.close, c.volume, c.vwap, c.trade_count, s.name,
