@@ -219,6 +219,7 @@ class Stack:
     def _postgres(self, url: str | None, *, durable: bool) -> str:
         if url:
             return url
+        self._tell_adopted("PostgreSQL", PostgresServer.find(self.home))
         server = PostgresServer.start(self.home, durable=durable)
         self._closing.callback(server.stop)
         # The supervisor was registered before the servers, so it would stop after them: again, later.
@@ -228,10 +229,15 @@ class Stack:
     def _valkey(self, url: str | None, *, durable: bool) -> str:
         if url:
             return url
+        self._tell_adopted("Valkey", ValkeyServer.find(self.home))
         server = ValkeyServer.start(self.home, durable=durable)
         self._closing.callback(server.stop)
         self._closing.callback(self.supervisor.stop)
         return server.url
+
+    def _tell_adopted(self, name: str, running: object | None) -> None:
+        if running is not None:
+            self.say(f"taking over the {name} that a killed run left running")
 
     def _tail(self, name: str) -> str:
         path = self.home.log_path(name)
