@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -42,6 +43,7 @@ class Admin:
                 web.get("/admin/sessions", self._sessions),
                 web.get("/admin/truth/bars", self._truth),
                 web.get("/admin/served", self._served),
+                web.get("/admin/log", self._log),
                 web.get("/admin/stats", self._stats),
                 web.post("/admin/flush", self._flush),
                 web.get("/admin/clock", self._clock),
@@ -127,12 +129,20 @@ class Admin:
     async def _served(self, request: web.Request) -> web.StreamResponse:
         log = self._service.log
         since = _count(request, "since", 0)
+        if "from" in request.query:
+            since = max(since, log.first_at(_instant(request, "from", 0.0)))
         stop = since + _count(request, "limit", len(log))
         source = request.query.get("source")
         pieces = log.read(since, stop)
         if source is not None:
             pieces = (_only(piece, source) for piece in pieces)
         return await _stream(request, pieces)
+
+    async def _log(self, _request: web.Request) -> web.Response:
+        """For which market time the log is whole; a replay has a clock of its own and one log."""
+        log, replayed = self._service.log, bool(self._service.time.segments())
+        runs = [{"began": None, "ended": None}] if replayed else [asdict(run) for run in log.runs]
+        return _json({"requests": len(log), "runs": runs})
 
     async def _stats(self, _request: web.Request) -> web.Response:
         return _json(self._service.stats())

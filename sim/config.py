@@ -114,6 +114,8 @@ class SimConfig:
     endpoints_file: Path | None = None
     log_file: Path | None = None
     """Request log; None: an unnamed temporary file that ``/admin/served`` reads."""
+    log_kept: bool = False
+    """Whether a restart goes on with the log, as long as the market is the same."""
     segments: tuple[Segment, ...] = ()
     """The replay's clock; none: the system's."""
     market: MarketConfig = field(default_factory=MarketConfig)
@@ -147,6 +149,7 @@ def read_config(raw: object, kinds: Mapping[str, SourceKind]) -> SimConfig:
         admin_port=reader.integer("admin_port", 0, low=0, high=65_535),
         endpoints_file=reader.path("endpoints_file"),
         log_file=reader.path("log_file"),
+        log_kept=reader.flag("log_kept", default=False),
         segments=_segments(clock),
         market=_market(reader.section("market")),
         sources=_sources(sources, kinds),

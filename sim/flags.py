@@ -64,6 +64,11 @@ def raw_config(flags: argparse.Namespace) -> dict[str, Any]:
         value = getattr(flags, name)
         if value is not None:
             raw[name] = value
+    replayed = raw.get("clock") or flags.session or flags.bars or flags.start or flags.speed
+    if flags.config and not replayed and raw.get("log_file") is None:
+        # This market goes on while no process plays it, and so does the log of what it answered.
+        log = flags.config.with_suffix(".served.ndjson")
+        raw = {"log_kept": True, **raw, "log_file": str(log)}
     return raw
 
 

@@ -40,7 +40,8 @@ class Service:
         for spec in config.faults:
             self.add_fault(spec)
         with ExitStack() as undo:
-            self.log = RequestLog(config.log_file)
+            mark = self.market.mark(config.market) if config.log_kept else None
+            self.log = RequestLog(config.log_file, self.time.timestamp, kept_for=mark)
             undo.callback(self.log.close)
             self.sources: dict[str, Source] = {}
             for name, source in config.sources.items():

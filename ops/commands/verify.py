@@ -1,7 +1,6 @@
 """``ops verify``: let the independent checker compare what is stored with the truth."""
 
 import argparse
-import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from ops.stack_file import StackInfo
 from ops.times import instant
 
 _COUNTS = (
-    "expected", "present", "confirmed_empty", "false_confirmed_empty", "unexplained", "missing", "wrong", "duplicate",
-    "lookahead", "revised", "restated_missed", "stale_revision", "gaps_found", "gaps_filled", "as_of_reads", "requests",
-    "limit_violations",
+    "expected", "present", "confirmed_empty", "false_confirmed_empty", "unexplained", "missing", "in_hand", "wrong",
+    "duplicate", "lookahead", "revised", "restated_missed", "stale_revision", "unjudged", "gaps_found", "gaps_filled",
+    "as_of_reads", "requests", "limit_violations",
 )  # fmt: skip
 
 
@@ -26,10 +25,12 @@ def register(commands: Commands) -> None:
         epilog="Example: ops verify   (in a folder where `ops demo --keep` or `ops up --sim` runs)",
     )
     command.add_argument(
-        "--from", dest="start", help="first bar to judge, instant (default: the session's open)"
+        "--from",
+        dest="start",
+        help="first bar to judge, instant (default: the newest session's open)",
     )
     command.add_argument(
-        "--to", dest="end", help="open end, instant (default: the session's close)"
+        "--to", dest="end", help="open end, instant (default: that session's close)"
     )
     command.add_argument("--json", action="store_true")
     command.set_defaults(run=run)
@@ -50,20 +51,22 @@ def run(options: argparse.Namespace) -> int:
     result: dict[str, Any] = verify(StackFile(stack.database_url, stack.sim_admin), span, probes)
     if options.json:
         output.as_json(result)
-    elif result.get("simulator") is False:
-        print("no simulator here: only the invariants were checked")
-        print(
-            json.dumps({key: value for key, value in result.items() if key != "examples"}, indent=2)
-        )
     else:
-        output.table(
-            ({"count": name, "value": result[name]} for name in _COUNTS), ["count", "value"]
-        )
-    if not options.json:
-        for example in result["examples"]:
-            print(f"  {example}")
-        print("fine" if result["ok"] else "TROUBLE: see the counts that are not 0")
+        _print(result)
     return 0 if result["ok"] else 1
+
+
+def _print(result: dict[str, Any]) -> None:
+    names = _COUNTS
+    if result.get("simulator") is False:
+        print("no simulator here: only what must hold in every database was checked")
+        names = tuple(name for name, value in result.items() if type(value) is int)
+    else:
+        print(f"bars from {result['judged_from']} to {result['judged_to']}")
+    output.table(({"count": name, "value": result[name]} for name in names), ["count", "value"])
+    for line in [*result.get("notes", ()), *result["examples"]]:
+        print(f"  {line}")
+    print("fine" if result["ok"] else "TROUBLE: see the counts that are not 0")
 
 
 def _instant(text: str | None, what: str) -> datetime | None:

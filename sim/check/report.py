@@ -2,18 +2,24 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
+from math import ceil
 from pathlib import Path
 from typing import Any
+
+import psycopg
 
 from sim.check import bars as comparing
 from sim.check import invariants
 from sim.check.failover import failover_seconds
+from sim.check.listing import expected_since, sessions_around
+from sim.check.logged import ALWAYS, Logged, read_logged
 from sim.check.reads import ReadFindings, compare_with_rows, repeat
 from sim.check.served import Served, read_served
 from sim.check.stack import StackFile
-from sim.check.stored import Stored, connect, read_stored
+from sim.check.stored import Stored, connect, first_known, read_stored
 from sim.check.truth import Admin, read_truth
+from sim.check.words import utc
 
 MUST_BE_ZERO = (
     "missing",
@@ -28,14 +34,33 @@ MUST_BE_ZERO = (
 _GRACE_S = 600.0
 """Market seconds after a bar's close in which a running system need not have it yet: a settling time,
 the slowest cadence and one retry fit in."""
+_FLYING_S = 60.0
+"""Market seconds after which an answer to a running system is stored or will be asked for again."""
+_SESSIONS_DAYS = 14
+"""No exchange is closed for longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The bars to judge: those that start in ``[start, end)``; None: the simulator's session."""
+    """The bars to judge: those that start in ``[start, end)``; None: the newest session's edge."""
 
     start: datetime | None
     end: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What is judged and by what; market epoch seconds."""
+
+    start: float
+    end: float
+    due: float
+    """End of the bars that must be there by now."""
+    whole: bool
+    """Whether the session is in it from open to close, so that its daily bars are judged too."""
+    logged: Logged
+    running: bool
+    notes: tuple[str, ...]
 
 
 def verify(stack: StackFile, span: Range, probes: Path | None) -> dict[str, Any]:
@@ -45,27 +70,69 @@ def verify(stack: StackFile, span: Range, probes: Path | None) -> dict[str, Any]
             return invariants.check(conn)
     admin = Admin(stack.sim_admin)
     admin.post("/admin/flush")
-    health = admin.get("/admin/health")
-    start = span.start or datetime.fromtimestamp(health["open"], UTC)
-    end = span.end or datetime.fromtimestamp(health["close"], UTC)
-    whole = start.timestamp() <= health["open"] and end.timestamp() >= health["close"]
-    due = max(start.timestamp(), min(end.timestamp(), health["market"] - _GRACE_S))
-    truth = {
-        "1m": read_truth(admin, "1m", start.timestamp(), due),
-        "1d": read_truth(admin, "1d", start.timestamp(), end.timestamp()) if whole else {},
-    }
+    recorded = probes if probes is not None and probes.exists() else None
     sources = admin.get("/admin/endpoints")["sources"]
     providers = {name: source["provider"] for name, source in sources.items()}
-    recorded = probes if probes is not None and probes.exists() else None
     with ThreadPoolExecutor(1) as aside, connect(stack.database_url) as conn:
+        now: float = admin.get("/admin/health")["market"]
+        judged = _judged(admin, conn, span, now)
         repeating = aside.submit(repeat, stack.database_url, recorded) if recorded else None
-        served = read_served(admin, providers, truth)
-        stored = read_stored(conn, start, datetime.fromtimestamp(due, UTC))
-        findings = comparing.compare(stored, served, truth, health["market"])
+        # What a running system stores meanwhile was served before the log is read, never the other way.
+        stored = read_stored(conn, judged.start, judged.due)
+        truth = {
+            "1m": read_truth(admin, "1m", judged.start, judged.due),
+            "1d": read_truth(admin, "1d", judged.start, judged.end) if judged.whole else {},
+        }
+        since = judged.start - _FLYING_S if judged.running else None
+        served = read_served(admin, providers, truth, since)
+        case = comparing.Case(
+            now=now,
+            settled=now - _FLYING_S if judged.running else float("inf"),
+            logged=judged.logged,
+            since=expected_since(admin, stored.listed),
+            running=judged.running,
+        )
+        findings = comparing.compare(stored, served, truth, case)
         held = invariants.check(conn)
         reads = repeating.result() if repeating is not None else ReadFindings()
-    compare_with_rows(reads, stored, start.timestamp(), due)
-    return _report(findings, served, reads, stored, held, admin)
+    compare_with_rows(reads, stored, judged.start, judged.due)
+    return _report(findings, served, reads, stored, held, judged, admin)
+
+
+def _judged(admin: Admin, conn: psycopg.Connection[Any], span: Range, now: float) -> _Judged:
+    running = not admin.get("/admin/clock")["segments"]
+    first, last = _session(admin, now) if running else _replayed(admin)
+    start = first if span.start is None else span.start.timestamp()
+    end = last if span.end is None else span.end.timestamp()
+    logged, notes = ALWAYS, ()
+    if running:
+        logged = read_logged(admin)
+        known = first_known(conn)
+        if known is not None and known < logged.since:
+            # Another simulator, perhaps of another market, answered what is older.
+            start = max(start, ceil(logged.since / 60) * 60.0)
+            begins = (
+                f"the simulator's log begins at {utc(logged.since)}, the database at {utc(known)}"
+            )
+            notes = (f"{begins}: bars before the log are not judged",)
+    due = max(start, min(end, (now - _GRACE_S) // 60 * 60))
+    if due <= start:
+        notes = (*notes, f"no bar is due yet: each may take {_GRACE_S / 60:.0f} minutes to come")
+    return _Judged(
+        start, max(start, end), due, start <= first and end >= last, logged, running, notes
+    )
+
+
+def _replayed(admin: Admin) -> tuple[float, float]:
+    health = admin.get("/admin/health")
+    return float(health["open"]), float(health["close"])
+
+
+def _session(admin: Admin, now: float) -> tuple[float, float]:
+    """The newest session that has been open for long enough to be judged."""
+    sessions = sessions_around(admin, now, _SESSIONS_DAYS)
+    begun = [s for s in sessions if s["open"] + _GRACE_S < now] or sessions[:1]
+    return float(begun[-1]["open"]), float(begun[-1]["close"])
 
 
 def _report(
@@ -74,6 +141,7 @@ def _report(
     reads: ReadFindings,
     stored: Stored,
     held: dict[str, Any],
+    judged: _Judged,
     admin: Admin,
 ) -> dict[str, Any]:
     result: dict[str, Any] = asdict(findings)
@@ -87,11 +155,24 @@ def _report(
     result["as_of_changed"] = reads.changed
     result["requests"] = served.requests
     result["limit_violations"] = served.violations
-    result["quotes"] = len(stored.quotes)
-    result["quotes_never_served"] = sum(1 for quote in stored.quotes if quote not in served.quotes)
+    kept = [
+        quote[:3]
+        for quote in stored.quotes
+        if judged.logged.holds(quote[3], quote[3])
+        and (not judged.running or quote[3] >= judged.start)
+    ]
+    result["quotes"] = len(kept)
+    result["quotes_never_served"] = sum(1 for quote in kept if quote not in served.quotes)
     result["wrong"] += result["quotes_never_served"]
     result["cursor_ahead"] = held["cursor_ahead"]
     result["failover_seconds"] = failover_seconds(admin, served)
     result["ok"] = all(result[name] == 0 for name in MUST_BE_ZERO) and held["ok"]
     result["examples"] = examples[:50]
+    result["judged_from"], result["judged_to"] = utc(judged.start), utc(judged.due)
+    result["notes"] = list(judged.notes)
+    if findings.unjudged:
+        result["notes"].append(
+            f"{findings.unjudged} revisions were learnt while no whole log was kept (a simulator was "
+            "killed): they are not judged"
+        )
     return result

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sim.check.truth import Admin, TrueBar, Values
+from sim.check.words import limit, utc
 
 Key = tuple[str, str, int]
 """Interval, symbol, start in epoch seconds."""
@@ -37,6 +38,8 @@ class Served:
     """Provider, capability, arrived (market), arrived (real), whether it was a plain 200."""
     quotes: set[tuple[str, str, int]] = field(default_factory=set[tuple[str, str, int]])
     """Provider, symbol, event second of every quote that was served."""
+    last_bars: float = float("-inf")
+    """Market epoch seconds of the last good answer with bars."""
 
 
 _INTERVAL = {"bars_1m": "1m", "bars_eod": "1d"}
@@ -44,7 +47,10 @@ _MINUTE = 60
 
 
 def read_served(
-    admin: Admin, providers: dict[str, str], truth: dict[str, dict[tuple[str, int], TrueBar]]
+    admin: Admin,
+    providers: dict[str, str],
+    truth: dict[str, dict[tuple[str, int], TrueBar]],
+    since: float | None = None,
 ) -> Served:
     """Read the log.
 
@@ -52,9 +58,11 @@ def read_served(
         admin: The simulator.
         providers: Source name of the simulator -> our source name.
         truth: Interval -> bars; the log names versions by their index.
+        since: Leave out what was answered before, market epoch seconds; None: nothing.
     """
     served = Served(bars={name: defaultdict(list) for name in providers.values()})
-    for row in admin.lines("/admin/served", since=0):
+    part = {"since": 0} if since is None else {"from": since}
+    for row in admin.lines("/admin/served", **part):
         provider = providers[row["source"]]
         if row.get("feed"):
             # Feeds of one vendor are sources of their own.
@@ -63,7 +71,7 @@ def read_served(
         if row["violation"]:
             served.violations += 1
             served.violation_examples.append(
-                f"{row['source']} over {row['violation']} at {row['arrived']:.3f}"
+                f"{row['source']} was asked over {limit(row['violation'])}, at {utc(row['arrived'])}"
             )
         good = row["status"] == 200 and not row["fault"]
         served.answers.append(
@@ -71,6 +79,8 @@ def read_served(
         )
         interval = _INTERVAL.get(row["capability"])
         if interval is not None:
+            if good:
+                served.last_bars = max(served.last_bars, row["answered"])
             bars = served.bars.setdefault(provider, defaultdict(list))
             _read_bars(bars, row, interval, truth[interval])
         for symbol, ts, *_values in row.get("quotes", ()):

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, LiteralString
 
 import psycopg
@@ -36,8 +35,13 @@ SELECT n.name, CASE b.interval_s WHEN 60 THEN '1m' ELSE '1d' END,
 FROM backfill_jobs b JOIN symbol_names n USING (symbol_id) WHERE b.origin = 'gap'
 """
 _TIERS = "SELECT symbol, tier FROM universe WHERE active"
+_FIRST = "SELECT EXTRACT(EPOCH FROM min(as_of))::float8 FROM universe_versions"
+_LISTED = """
+SELECT n.name, EXTRACT(EPOCH FROM min(u.as_of))::float8
+FROM symbol_universe u JOIN symbol_names n USING (symbol_id) GROUP BY 1
+"""
 _QUOTES = """
-SELECT s.name, n.name, EXTRACT(EPOCH FROM q.ts)::bigint
+SELECT s.name, n.name, EXTRACT(EPOCH FROM q.ts)::bigint, EXTRACT(EPOCH FROM q.as_of)::float8
 FROM quotes_l1 q JOIN symbol_names n USING (symbol_id) JOIN sources s USING (provider_id)
 """
 
@@ -76,7 +80,10 @@ class Stored:
     empty: list[Span]
     gaps: list[Span]
     tiers: dict[str, str]
-    quotes: list[tuple[str, str, int]]
+    quotes: list[tuple[str, str, int, float]]
+    """Source, symbol, event second, knowledge time."""
+    listed: dict[str, float]
+    """When each symbol first joined the universe, epoch seconds."""
 
 
 def connect(url: str) -> psycopg.Connection[Any]:
@@ -84,10 +91,17 @@ def connect(url: str) -> psycopg.Connection[Any]:
     return psycopg.connect(url, autocommit=True, application_name="gapless-check")
 
 
-def read_stored(conn: psycopg.Connection[Any], start: datetime, end: datetime) -> Stored:
+def first_known(conn: psycopg.Connection[Any]) -> float | None:
+    """When the database learnt its first thing, the universe; epoch seconds, None when it is empty."""
+    row = conn.execute(_FIRST).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def read_stored(conn: psycopg.Connection[Any], start: float, end: float) -> Stored:
     """Read every revision whose bar starts in ``[start, end)``, and all marks and gap rows."""
     bars: dict[BarKey, list[StoredRow]] = defaultdict(list)
-    edges = {"start": start.timestamp(), "end": end.timestamp()}
+    edges = {"start": start, "end": end}
     queries: tuple[tuple[LiteralString, str], ...] = ((_INTRADAY, "1m"), (_DAILY, "1d"))
     for query, interval in queries:
         for name, _seconds, ts, provider, as_of, asked_at, status, *values in conn.execute(
@@ -104,5 +118,8 @@ def read_stored(conn: psycopg.Connection[Any], start: datetime, end: datetime) -
             Span(interval, name, s, e, state) for name, interval, s, e, state in conn.execute(_GAPS)
         ],
         tiers=dict(conn.execute(_TIERS).fetchall()),
-        quotes=[(provider, name, int(ts)) for provider, name, ts in conn.execute(_QUOTES)],
+        quotes=[
+            (provider, name, int(ts), as_of) for provider, name, ts, as_of in conn.execute(_QUOTES)
+        ],
+        listed=dict(conn.execute(_LISTED).fetchall()),
     )

@@ -1,6 +1,7 @@
 """The market's door: who trades, when, and what is known of any bar or quote at any instant."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import date, datetime, time
 from functools import lru_cache
 from typing import Protocol
@@ -10,6 +11,7 @@ from core.errors import SettingsError
 from sim.config import HaltSpec, MarketConfig, SplitSpec
 from sim.market.csvbars import CsvDays, csv_universe
 from sim.market.day import MINUTE, BarVersion, SymbolDay
+from sim.market.draws import key_of
 from sim.market.quotes import MarketQuote, quote_at
 from sim.market.seeded import SeededDays
 from sim.market.sessions import Session, Sessions
@@ -17,6 +19,8 @@ from sim.market.universe import Instrument, Universe, seeded_universe
 
 _DAYS_KEPT = 12_000
 """Symbol-days held in memory; the least recently used are rebuilt when asked again."""
+_SAMPLED = 1_709_683_200.0
+"""2024-03-06T00:00Z: the session before it stands for the making of all days in a market's mark."""
 
 
 class DaySource(Protocol):
@@ -115,6 +119,19 @@ class Market:
             if split.session == session.day:
                 ratio *= split.ratio
         return ratio
+
+    def mark(self, config: MarketConfig) -> str:
+        """Equal for markets that have equal bars, on whatever day they were started.
+
+        A day of one symbol is in it, so that a market whose making has changed is another one.
+        """
+        # The day of the run decides nothing but where the HH:MM of a halt lies.
+        facts = {**asdict(config), "session": self.session.day if config.halts else None}
+        listed = [(one.symbol, one.tier.value, one.exchange) for one in self.universe.instruments]
+        first = self.universe.instruments[0]
+        sample = self.day(first, first.sessions.started(_SAMPLED) or self.session)
+        rows = [sample.versions(row) for row in range(len(sample.minutes))]
+        return f"{key_of(facts, listed, rows):016x}"
 
     def _find(self, symbol: str, minute: int) -> tuple[SymbolDay, int] | None:
         one = self.universe.get(symbol)
