@@ -8,19 +8,17 @@ written twice adds nothing the second time.
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby
-from operator import attrgetter
 from typing import Any
 
 from core.errors import StorageError
 from core.windows import Window
 from core.words import Status
 from db import backfill, evidence, inbox
-from db.batches import Answer, Batch, Series, WriteResult
-from db.evidence import Failure, Payload, Refusal, multirange
+from db.batches import Answer, Batch, WriteResult
+from db.evidence import Failure, Payload, Refusal
 from db.horizon import patiently
-from db.numbered import Numbered
 from db.pool import Connection, Database
+from db.preparing import Plan, prepare
 from db.series import RowBuilder, copy_rows, newest_versions
 from db.sources import source_id
 from db.sql import sql
@@ -45,20 +43,7 @@ class _Locked:
     """Symbol -> time that its newest settled answer lacked, and when that was asked for."""
 
 
-_SYMBOL_ID = attrgetter("symbol_id")
 _NOTHING_LACKED: tuple[Sequence[Window], None] = ((), None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A batch made ready outside of the transaction, whose locks nobody should hold longer for it."""
-
-    batch: Batch
-    series: Sequence[Series]
-    advances: Sequence[Mapping[str, Any]]
-    """Parameters of the statements that lock and advance: an answer of each series, then its next."""
-    payloads: Sequence[evidence.PackedPayload]
-    notes: Sequence[evidence.Note]
 
 
 def write(db: Database, batch: Batch) -> WriteResult:
@@ -68,7 +53,7 @@ def write(db: Database, batch: Batch) -> WriteResult:
         UsageError: a bar lies outside of its answer's window, or bars are not ascending.
         StorageError: the database can't be written, or its clock is behind what was written before.
     """
-    plan = _prepare(batch)
+    plan = prepare(batch)
 
     def attempt() -> WriteResult:
         try:
@@ -80,98 +65,7 @@ def write(db: Database, batch: Batch) -> WriteResult:
     return patiently(db, attempt)
 
 
-def _prepare(batch: Batch) -> _Plan:
-    interval = batch.interval
-    for given in batch.answers:
-        given.check(interval)
-    answers = sorted((given.in_whole_bars(interval) for given in batch.answers), key=_SYMBOL_ID)
-    series = [_series(symbol_id, tuple(same)) for symbol_id, same in groupby(answers, _SYMBOL_ID)]
-    series += _unanswered(batch, {one.symbol_id for one in series})
-    series.sort(key=_SYMBOL_ID)
-    notes = [
-        note
-        for one in series
-        for answer in one.answers
-        if answer.lacking
-        for note in _lacking_notes(answer)
-    ]
-    notes += evidence.failure_notes(batch.failures)
-    notes += evidence.refusal_notes(batch.refusals, interval.delta)
-    return _Plan(
-        batch,
-        series,
-        _advances(batch, series),
-        evidence.pack(batch.payloads),
-        notes,
-    )
-
-
-def _series(symbol_id: int, answers: tuple[Answer, ...]) -> Series:
-    if len(answers) == 1:
-        return Series(symbol_id, answers[0].window, answers)
-    hull = Window(min(a.window.start for a in answers), max(a.window.end for a in answers))
-    return Series(symbol_id, hull, tuple(sorted(answers, key=attrgetter("asked_at"))))
-
-
-def _unanswered(batch: Batch, answered: Set[int]) -> list[Series]:
-    """Series of which the batch only says that they were asked in vain, or answered with rubbish."""
-    windows: dict[int, Window] = {}
-    for failure in batch.failures:
-        windows.setdefault(failure.symbol_id, failure.window)
-    for refusal in batch.refusals:
-        bar = Window(refusal.ts, refusal.ts + batch.interval.delta)
-        windows.setdefault(refusal.symbol_id, bar)
-    return [Series(one, windows[one], ()) for one in windows if one not in answered]
-
-
-def _advances(batch: Batch, series: Sequence[Series]) -> list[dict[str, Any]]:
-    """One answer of a series at a time, for a statement may touch a row once only."""
-    depth = max((len(one.answers) for one in series), default=0)
-    first = _advance(batch, [(one, one.answers[0] if one.answers else None) for one in series])
-    return [first] + [
-        _advance(batch, [(one, one.answers[at]) for one in series if at < len(one.answers)])
-        for at in range(1, depth)
-    ]
-
-
-def _advance(batch: Batch, pairs: Sequence[tuple[Series, Answer | None]]) -> dict[str, Any]:
-    windows = Numbered[Window]()
-    asks = Numbered[tuple[Window, datetime, datetime]]()
-    return {
-        "interval_s": batch.interval.seconds,
-        "source": batch.source,
-        "ids": [one.symbol_id for one, _ in pairs],
-        "windows": [windows.number(one.window) for one, _ in pairs],
-        "asks": [a and asks.number((a.window, a.settled_until, a.asked_at)) for _, a in pairs],
-        "starts": [window.start for window in windows],
-        "ends": [window.end for window in windows],
-        "ask_starts": [window.start for window, _, _ in asks],
-        "ask_cuts": [min(max(until, w.start), w.end) for w, until, _ in asks],
-        "ask_ends": [window.end for window, _, _ in asks],
-        "asked": [asked_at for _, _, asked_at in asks],
-        "lacking": [
-            multirange(a.settled_lacking()) if a is not None and a.lacking else None
-            for _, a in pairs
-        ],
-    }
-
-
-def _lacking_notes(answer: Answer) -> list[evidence.Note]:
-    return [
-        evidence.Note(
-            answer.symbol_id,
-            answer.window,
-            answer.asked_at,
-            "lacked",
-            settled=settled,
-            lacking=lacking,
-        )
-        for settled, lacking in ((True, answer.settled_lacking()), (False, answer.open_lacking()))
-        if lacking
-    ]
-
-
-def _make_cursors(conn: Connection, plan: _Plan) -> None:
+def _make_cursors(conn: Connection, plan: Plan) -> None:
     """In a transaction before the write's own, so that a write only ever locks, in key order."""
     conn.execute(
         sql("candles", "ensure_cursors"),
@@ -183,7 +77,7 @@ def _make_cursors(conn: Connection, plan: _Plan) -> None:
     )
 
 
-def _write(conn: Connection, plan: _Plan) -> WriteResult:
+def _write(conn: Connection, plan: Plan) -> WriteResult:
     batch = plan.batch
     locked = _lock_and_advance(conn, plan)
     as_of, provider_id = locked.as_of, locked.provider_id
@@ -225,7 +119,7 @@ def _write(conn: Connection, plan: _Plan) -> WriteResult:
     )
 
 
-def _lock_and_advance(conn: Connection, plan: _Plan) -> _Locked:
+def _lock_and_advance(conn: Connection, plan: Plan) -> _Locked:
     """Announce; lock in key order, read the clock, advance; all in one round trip."""
     with conn.pipeline():
         conn.execute(sql("horizon", "write_lock"))

@@ -5,11 +5,10 @@
 -- whose window was asked before, those that lacked a bar in it. Bars are read in a later statement, whose snapshot sees
 -- what a writer before us committed. Windows and asks are few and shared: a series names its own by number.
 WITH locked AS MATERIALIZED (
-    SELECT c.symbol_id, c.last_as_of, c.last_answered_at, u.ask, u.lacking,
+    SELECT c.symbol_id, c.last_as_of, c.last_answered_at, u.number, u.lacking,
            c.covered && w.asked OR c.unsettled && w.asked AS touched,
            CASE WHEN c.lacked && w.asked THEN c.lacked * tstzmultirange(w.asked) END AS lacked
-    FROM unnest(%(ids)b::int4[], %(windows)b::int4[], %(asks)b::int4[], %(lacking)b::text[])
-        AS u(symbol_id, number, ask, lacking)
+    FROM unnest(%(ids)b::int4[], %(numbers)b::int4[], %(lacking)b::text[]) AS u(symbol_id, number, lacking)
     CROSS JOIN LATERAL (
         SELECT tstzrange((%(starts)b::timestamptz[])[u.number], (%(ends)b::timestamptz[])[u.number]) AS asked
     ) w
@@ -39,10 +38,10 @@ WITH locked AS MATERIALIZED (
                coalesce(l.lacking, '{}')::tstzmultirange AS lacking
         FROM locked l
         CROSS JOIN LATERAL (
-            SELECT (%(ask_starts)b::timestamptz[])[l.ask] AS start_ts, (%(ask_cuts)b::timestamptz[])[l.ask] AS cut,
-                   (%(ask_ends)b::timestamptz[])[l.ask] AS end_ts, (%(asked)b::timestamptz[])[l.ask] AS asked_at
+            SELECT (%(ask_starts)b::timestamptz[])[l.number] AS start_ts, (%(ask_cuts)b::timestamptz[])[l.number] AS cut,
+                   (%(ask_ends)b::timestamptz[])[l.number] AS end_ts, (%(asked)b::timestamptz[])[l.number] AS asked_at
         ) w
-        WHERE l.ask IS NOT NULL
+        WHERE w.asked_at IS NOT NULL
     ) n, stamped
     WHERE c.symbol_id = n.symbol_id AND c.interval_s = %(interval_s)s
       AND c.provider_id = (SELECT s.provider_id FROM sources s WHERE s.name = %(source)s)
