@@ -78,6 +78,17 @@ class Finish:
     """False gives the attempt back: nobody was asked."""
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Rows of one tier and state among those that somebody waits for."""
+
+    tier: Tier
+    state: str
+    rows: int
+    reason: str | None
+    """What the most tried of them met last, with its symbol and how often it was tried."""
+
+
 def enqueue(db: Database, jobs: Sequence[NewJob]) -> list[int]:
     """Add rows; a window that is open already adds none.
 
@@ -240,6 +251,36 @@ def states(db: Database, ids: Sequence[int]) -> dict[int, str]:
     """State of each row."""
     with db.transaction() as conn:
         return dict(conn.execute(sql("backfill", "states"), {"ids": list(ids)}).fetchall())
+
+
+def same_open(db: Database, jobs: Sequence[NewJob]) -> list[int]:
+    """Ids of the open rows that ask exactly what these jobs ask, new ones included."""
+    parameters = {
+        "symbol_ids": [job.symbol_id for job in jobs],
+        "intervals": [job.interval.seconds for job in jobs],
+        "starts": [job.window.start for job in jobs],
+        "ends": [job.window.end for job in jobs],
+        "providers": [job.provider for job in jobs],
+    }
+    with db.transaction() as conn:
+        return [job_id for (job_id,) in conn.execute(sql("backfill", "same_open"), parameters)]
+
+
+def progress(db: Database, ids: Sequence[int]) -> list[Progress]:
+    """How some rows fare, by tier and state."""
+    with db.transaction() as conn:
+        found = conn.execute(sql("backfill", "progress"), {"ids": list(ids)}).fetchall()
+    return [Progress(Tier(tier), state, rows, reason) for tier, state, rows, reason in found]
+
+
+def stored_bars(db: Database, ids: Sequence[int], since: datetime) -> tuple[int, int]:
+    """Bars that the windows of some rows hold now, and those of them that came since an instant."""
+    with db.transaction() as conn:
+        row = conn.execute(
+            sql("backfill", "stored_bars"), {"ids": list(ids), "since": since}
+        ).fetchone()
+    assert row is not None, "an aggregate without GROUP BY yields one row"
+    return row[0], row[1]
 
 
 def retry(db: Database, ids: Sequence[int] | None) -> int:

@@ -14,7 +14,7 @@ from core.errors import StorageError
 from core.windows import Window
 from core.words import Status
 from db import backfill, evidence, inbox
-from db.batches import Answer, Batch, WriteResult
+from db.batches import Answer, Batch, Series, WriteResult
 from db.evidence import Failure, Payload, Refusal
 from db.horizon import patiently
 from db.pool import Connection, Database
@@ -83,9 +83,12 @@ def _write(conn: Connection, plan: Plan) -> WriteResult:
     as_of, provider_id = locked.as_of, locked.provider_id
 
     builder = RowBuilder(batch.interval, as_of, provider_id, batch.reason)
-    touched = [one for one in plan.series if one.symbol_id in locked.touched and one.answers]
-    if len(touched) < len(plan.series):
+    touched: list[Series] = []
+    if locked.touched:
+        touched = [one for one in plan.series if one.symbol_id in locked.touched and one.answers]
         builder.add_new([one for one in plan.series if one.symbol_id not in locked.touched])
+    else:
+        builder.add_new(plan.series)
     stored = newest_versions(conn, batch.interval, provider_id, touched)
     for one in touched:
         lacked, answered_at = locked.lacked.get(one.symbol_id, _NOTHING_LACKED)

@@ -116,7 +116,8 @@ def _advance(batch: Batch, series: Sequence[Series], at: int) -> dict[str, Any]:
         "interval_s": batch.interval.seconds,
         "source": batch.source,
         "ids": [one.symbol_id for one in series],
-        "numbers": numbers,
+        # An array that ends early is filled up with NULL, which means the first shape.
+        "numbers": numbers if len(shapes) > 1 else [],
         "starts": list(columns[0]),
         "ends": list(columns[1]),
         "ask_starts": list(columns[2]),

@@ -106,3 +106,26 @@ def latest(
     }
     with db.transaction() as conn, conn.cursor(row_factory=dict_row, binary=True) as cursor:
         return cursor.execute(sql("reading", "latest"), parameters).fetchall()
+
+
+def first_known(
+    db: Database, symbols: Sequence[str], interval: Interval, window: Window
+) -> datetime | None:
+    """When the first bar of the symbols that starts in the window was learnt; None: none ever was.
+
+    Args:
+        db: Where.
+        symbols: Names, meant at any time.
+        interval: Derived bars are known when their first minute is.
+        window: Of bar starts.
+    """
+    parameters = {
+        "symbols": list(symbols),
+        "interval_s": 0 if interval is Interval.D1 else Interval.M1.seconds,
+        "start": window.start,
+        "end": window.end,
+    }
+    with db.transaction() as conn:
+        row = conn.execute(sql("reading", "first_known"), parameters).fetchone()
+    assert row is not None
+    return row[0]

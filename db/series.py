@@ -111,10 +111,9 @@ class RowBuilder:
                 yield from later
                 later = next(changed, None)
             answer = series.answers[0]
-            key = (series.symbol_id, *shared, answer.asked_at)
-            final, partial = (*key, _FINAL, None), (*key, _PARTIAL_STATUS, None)
+            final = (series.symbol_id, *shared, answer.asked_at, _FINAL, None)
             for bar in answer.bars:
-                yield (partial if bar.partial else final) + _FIELDS(bar)
+                yield ((*final[:5], _PARTIAL_STATUS, None) if bar.partial else final) + _FIELDS(bar)
         while later is not None:
             yield from later
             later = next(changed, None)

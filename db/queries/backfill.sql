@@ -214,6 +214,48 @@ LIMIT %(limit)s
 -- name: states
 SELECT j.job_id, j.state FROM backfill_jobs j WHERE j.job_id = ANY (%(ids)s)
 
+-- name: same_open
+-- Open rows of people that ask exactly the windows asked for.
+SELECT j.job_id
+FROM unnest(%(symbol_ids)s::int4[], %(intervals)s::int4[], %(starts)s::timestamptz[], %(ends)s::timestamptz[],
+            %(providers)s::text[]) AS a(symbol_id, interval_s, start_ts, end_ts, provider)
+JOIN backfill_jobs j
+    ON j.symbol_id = a.symbol_id AND j.interval_s = a.interval_s AND j.start_ts = a.start_ts AND j.end_ts = a.end_ts
+    AND coalesce(j.provider, '') = coalesce(a.provider, '') AND j.inbox_id IS NULL
+WHERE j.state IN ('pending', 'running', 'paused')
+ORDER BY j.job_id
+
+-- name: progress
+-- How many of some rows are in each state of a tier, and what the most tried one of them met last.
+SELECT j.tier, j.state, count(*),
+       (array_agg(w.words ORDER BY j.attempts DESC, j.job_id) FILTER (WHERE w.words IS NOT NULL))[1]
+FROM backfill_jobs j
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN j.reason IS NOT NULL
+        THEN format('%%s tried %%s: %%s', (SELECT u.symbol FROM universe u WHERE u.symbol_id = j.symbol_id),
+                    CASE j.attempts WHEN 1 THEN 'once' ELSE j.attempts || ' times' END, j.reason) END AS words
+) w
+WHERE j.job_id = ANY (%(ids)s)
+GROUP BY j.tier, j.state
+
+-- name: stored_bars
+-- Bars in the windows of some rows that have a closed version now, and those that had none before an instant.
+SELECT count(*), count(*) FILTER (WHERE b.first_as_of >= %(since)s)
+FROM (
+    SELECT min(c.as_of) AS first_as_of
+    FROM backfill_jobs j
+    JOIN candles_intraday c
+        ON c.symbol_id = j.symbol_id AND c.interval_s = j.interval_s AND c.ts >= j.start_ts AND c.ts < j.end_ts
+    WHERE j.job_id = ANY (%(ids)s) AND c.status IN (1, 2)
+    GROUP BY c.symbol_id, c.ts
+    UNION ALL
+    SELECT min(c.as_of)
+    FROM backfill_jobs j
+    JOIN candles_eod c ON c.symbol_id = j.symbol_id AND c.ts >= j.start_ts AND c.ts < j.end_ts
+    WHERE j.job_id = ANY (%(ids)s) AND j.interval_s = 86400 AND c.status IN (1, 2)
+    GROUP BY c.symbol_id, c.session
+) b
+
 -- name: retry
 UPDATE backfill_jobs j
 SET state = 'pending', attempts = 0, next_try = '-infinity', not_before = NULL, not_after = NULL, reason = NULL,

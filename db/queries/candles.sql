@@ -5,12 +5,13 @@
 -- whose window was asked before, those that lacked a bar in it. Bars are read in a later statement, whose snapshot sees
 -- what a writer before us committed. Windows and asks are few and shared: a series names its own by number.
 WITH locked AS MATERIALIZED (
-    SELECT c.symbol_id, c.last_as_of, c.last_answered_at, u.number, u.lacking,
+    SELECT c.symbol_id, c.last_as_of, c.last_answered_at, w.number, u.lacking,
            c.covered && w.asked OR c.unsettled && w.asked AS touched,
            CASE WHEN c.lacked && w.asked THEN c.lacked * tstzmultirange(w.asked) END AS lacked
     FROM unnest(%(ids)b::int4[], %(numbers)b::int4[], %(lacking)b::text[]) AS u(symbol_id, number, lacking)
     CROSS JOIN LATERAL (
-        SELECT tstzrange((%(starts)b::timestamptz[])[u.number], (%(ends)b::timestamptz[])[u.number]) AS asked
+        SELECT n.number, tstzrange((%(starts)b::timestamptz[])[n.number], (%(ends)b::timestamptz[])[n.number]) AS asked
+        FROM (SELECT coalesce(u.number, 1) AS number) n
     ) w
     JOIN ingestion_cursor c ON c.symbol_id = u.symbol_id
     WHERE c.interval_s = %(interval_s)s
@@ -21,9 +22,11 @@ WITH locked AS MATERIALIZED (
     SELECT gapless_stamp(coalesce(max(l.last_as_of), '-infinity')) AS as_of FROM locked l
 ), advanced AS (
     UPDATE ingestion_cursor c
-    SET covered = c.covered + n.settled,
-        unsettled = (c.unsettled + n.unsettled) - (c.covered + n.settled),
+    SET covered = CASE WHEN isempty(n.settled) THEN c.covered ELSE c.covered + n.settled END,
+        unsettled = CASE WHEN isempty(n.settled) THEN (c.unsettled + n.unsettled) - c.covered
+                         ELSE (c.unsettled + n.unsettled) - (c.covered + n.settled) END,
         lacked = CASE
+            WHEN isempty(c.lacked) AND isempty(n.lacking) THEN c.lacked
             WHEN n.asked_at >= coalesce(c.last_answered_at, '-infinity') THEN (c.lacked - n.settled) + n.lacking
             ELSE c.lacked + (n.lacking - c.covered - c.unsettled) END,
         last_as_of = stamped.as_of,

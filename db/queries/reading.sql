@@ -24,3 +24,19 @@ SELECT c.symbol, c."interval", c.ts, c.open, c.high, c.low, c.close, c.volume, c
 FROM latest_as_of(%(symbols)s::text[], %(interval)s::text, %(as_of)s::timestamptz, %(look_back)s::interval,
                   %(providers)s::text[]) c
 ORDER BY c.symbol
+
+-- name: first_known
+-- The oldest knowledge of bars that start in a window; daily bars where interval_s is 0.
+SELECT min(c.as_of)
+FROM (
+    SELECT i.as_of
+    FROM candles_intraday i
+    WHERE i.symbol_id IN (SELECT n.symbol_id FROM symbol_names n WHERE n.name = ANY (%(symbols)s::text[]))
+      AND i.interval_s = %(interval_s)s AND i.ts >= %(start)s AND i.ts < %(end)s
+    UNION ALL
+    SELECT e.as_of
+    FROM candles_eod e
+    WHERE %(interval_s)s = 0
+      AND e.symbol_id IN (SELECT n.symbol_id FROM symbol_names n WHERE n.name = ANY (%(symbols)s::text[]))
+      AND e.ts >= %(start)s AND e.ts < %(end)s
+) c
