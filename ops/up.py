@@ -146,7 +146,7 @@ def _ready(config: Settings, stack: Stack, *, sim: bool) -> Iterator[str]:
     yield "in another shell of this folder:"
     yield f"  {line(stack.home.path, 'status')}"
     if sim:
-        past = "enqueue-backfill AAPL MSFT --interval 1m --last 2h --wait"
+        past = "enqueue-backfill AAPL MSFT --interval 1m --last 2d --wait"
         yield f"  {line(stack.home.path, past)}"
 
 

@@ -30,3 +30,22 @@ def collected_interval(text: str) -> Interval:
             f"interval {text!r} is not collected; expected {' or '.join(COLLECTED)}"
         )
     return Interval(text)
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 row``, ``2 rows``, ``1,560 bars``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def interval(text: str) -> Interval:
+    """An interval that can be read.
+
+    Raises:
+        argparse.ArgumentTypeError: with the words that exist.
+    """
+    try:
+        return Interval(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"interval {text!r} is unknown; expected {', '.join(Interval)}"
+        ) from None

@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final, TypeVar, cast
 
@@ -45,6 +45,8 @@ RETRIES: Final = 2
 """How often RQ starts a job again after a death or an error that may pass."""
 SILENCE_S: Final = 4.0
 """Real seconds after which a Redis that does not answer counts as lost."""
+HEARD_S: Final = 30.0
+"""Real seconds after which a worker that was not heard of counts as gone; it beats every 2."""
 BACKFILL_TIMEOUT_S: Final = 180
 """Real seconds that a batch of backfill rows may take; rows not reached by then are handed back."""
 
@@ -267,6 +269,28 @@ def depths(redis: Redis) -> dict[str, int]:
             return dict(zip(QUEUES, pipe.execute(), strict=True))
     except RedisError as error:
         raise QueueError(f"can't read the lengths of the queues from Redis: {error}") from error
+
+
+def working(redis: Redis) -> dict[str, int]:
+    """Live workers of each of our queues, by its name: those that were heard of lately.
+
+    Raises:
+        QueueError: Redis can't be used.
+    """
+    try:
+        seconds, _microseconds = cast("Any", redis).time()
+        found: dict[str, int] = {}
+        for name in QUEUES:
+            keys = cast("Any", redis).smembers(f"rq:workers:{name}")
+            beats = [cast("Any", redis).hget(key, "last_heartbeat") for key in keys]
+            found[name] = sum(
+                seconds - datetime.fromisoformat(beat.decode()).timestamp() < HEARD_S
+                for beat in beats
+                if beat is not None
+            )
+    except RedisError as error:
+        raise QueueError(f"can't read the list of workers from Redis: {error}") from error
+    return found
 
 
 def _enqueue(redis: Redis, jobs: Sequence[tuple[CollectJob | BackfillJob, str, int]]) -> int:

@@ -2,26 +2,40 @@
 
 import argparse
 import sys
-from collections import Counter
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from core.errors import UsageError
 from core.sessions import Calendar
 from core.settings import Settings
-from core.windows import Window
+from core.windows import Window, floor_to
 from core.words import Capability, Interval
 from db import backfill, calendars, universe
 from db.backfill import NewJob
 from db.pool import Database
 from ops import output
+from ops.backfill_wait import Waiting
 from ops.connect import database, settings
 from ops.lookback import oldest_answerable
 from ops.registering import Commands
+from ops.shell import ops_word
+from ops.spans import span as span_of
 from ops.times import window
-from ops.words import collected_interval, tier
+from ops.words import collected_interval, counted, tier
 
 _CAPABILITY = {Interval.M1: Capability.BARS_1M, Interval.D1: Capability.BARS_EOD}
+_FITS = {
+    "retry": ("failed", "cancelled"),
+    "cancel": ("pending", "paused"),
+    "pause": ("pending",),
+    "resume": ("paused",),
+}
+"""The states in which a row can be changed so."""
+_MINUTE = timedelta(minutes=1)
+_SETTLED = timedelta(minutes=3)
+"""By then a bar has settled at every source, so that one answer is enough."""
+_NAMED = 5
+"""At most so many symbols are written out in a line to type."""
 _STATES = ("pending", "running", "done", "failed", "cancelled", "paused")
 
 
@@ -29,7 +43,8 @@ def register(commands: Commands) -> None:
     command = commands.add_parser(
         "enqueue-backfill",
         help="ask for a window of the past",
-        epilog="Example: ops enqueue-backfill AAPL MSFT --interval 1m --start 2026-11-18 --end 2026-11-19 --wait",
+        epilog="Example: ops enqueue-backfill AAPL MSFT --interval 1m --last 2d --wait   or   "
+        "ops enqueue-backfill --tier T0 --interval 1d --start 2026-11-18 --end 2026-11-19",
     )
     command.add_argument("symbols", nargs="*", metavar="SYMBOL")
     command.add_argument(
@@ -37,11 +52,10 @@ def register(commands: Commands) -> None:
     )
     command.add_argument("--file", type=Path, help="symbols, one a line")
     command.add_argument("--interval", type=collected_interval, required=True, help="1m or 1d")
+    command.add_argument("--start", help="instant with Z or offset, or a session date")
+    command.add_argument("--end", help="open end: instant, or a session date (its close)")
     command.add_argument(
-        "--start", required=True, help="instant with Z or offset, or a session date"
-    )
-    command.add_argument(
-        "--end", required=True, help="open end: instant, or a session date (its close)"
+        "--last", help="in place of --start and --end: such as 30m, 2h, 5d, up to three minutes ago"
     )
     command.add_argument("--provider", help="only this source (needs ALLOW_SOURCE_OVERRIDE=true)")
     command.add_argument(
@@ -86,10 +100,11 @@ def run_enqueue(options: argparse.Namespace) -> int:
         members = _members(db, options)
         with db.transaction() as conn:
             known = calendars.require(conn, sorted({member.calendar for member in members}))
+        now = db.clock.now()
         jobs: list[NewJob] = []
         for member in members:
             calendar = known[member.calendar]
-            span = window(options.start, options.end, calendar)
+            span = _window(options, calendar, now)
             _check(config, db, span, options.interval)
             _check_known(calendar, span)
             jobs += [
@@ -104,14 +119,41 @@ def run_enqueue(options: argparse.Namespace) -> int:
                 for piece in pieces(span, options.interval, calendar, config)
             ]
         if options.dry_run:
-            print(f"would ask for {len(members)} symbols in {len(jobs)} rows; nothing was changed")
+            print(
+                f"would ask for {counted(len(members), 'symbol')} in {counted(len(jobs), 'row')}; "
+                "nothing was changed"
+            )
             return 0
         if not jobs:
             print("nothing to ask: the window holds no trading time")
             return 0
-        ids = backfill.enqueue(db, jobs)
-        print(f"{len(ids)} rows enqueued, {len(jobs) - len(ids)} were already waiting")
-        return wait(db, ids) if options.wait else 0
+        queued = backfill.same_open(db, jobs)
+        new = backfill.enqueue(db, jobs)
+        before = f", {len(queued):,} queued already" if queued else ""
+        print(f"{counted(len(new), 'row')} enqueued{before}", flush=True)
+        if not options.wait:
+            return 0
+        code = Waiting(db, config.redis_url, [*queued, *new]).run(since=now)
+    if code == 0 and len(members) <= _NAMED:
+        names = " ".join(member.symbol for member in members)
+        first, last = min(job.window.start for job in jobs), max(job.window.end for job in jobs)
+        print(
+            f"to read them: {ops_word()} bars {names} --interval {options.interval} "
+            f"--start {output.text(first)} --end {output.text(last)}",
+            file=sys.stderr,
+        )
+    return code
+
+
+def _window(options: argparse.Namespace, calendar: Calendar, now: datetime) -> Window:
+    if options.last is not None:
+        if options.start or options.end:
+            raise UsageError("--last stands in place of --start and --end; give one or the other")
+        end = floor_to(now - _SETTLED, _MINUTE)
+        return Window(end - span_of(options.last, "--last"), end)
+    if options.start is None or options.end is None:
+        raise UsageError("which window? give --start and --end, or --last such as 2h or 5d")
+    return window(options.start, options.end, calendar)
 
 
 def pieces(span: Window, interval: Interval, calendar: Calendar, config: Settings) -> list[Window]:
@@ -184,31 +226,6 @@ def _check_known(calendar: Calendar, span: Window) -> None:
         )
 
 
-def wait(db: Database, ids: list[int]) -> int:
-    """Show progress until every row has ended; 0 when all are done, 1 when any failed."""
-    began = db.clock.monotonic()
-    live = sys.stderr.isatty()
-    while True:
-        states = Counter(backfill.states(db, ids).values())
-        ended = states["done"] + states["failed"] + states["cancelled"]
-        passed = db.clock.monotonic() - began
-        eta = (
-            f"about {passed / ended * (len(ids) - ended):.0f} s left"
-            if ended
-            else "waiting for a worker"
-        )
-        if live:
-            print(f"\r{ended}/{len(ids)} rows ended, {eta}   ", end="", file=sys.stderr, flush=True)
-        if ended == len(ids):
-            if live:
-                print(file=sys.stderr)
-            print(", ".join(f"{count} {state}" for state, count in sorted(states.items()) if count))
-            if states["failed"]:
-                print("see why with `ops backfill list --state failed`", file=sys.stderr)
-            return 1 if states["failed"] else 0
-        db.clock.sleep(0.2)
-
-
 def run_list(options: argparse.Namespace) -> int:
     """List rows, newest first."""
     with database() as db:
@@ -246,5 +263,25 @@ def run_change(options: argparse.Namespace) -> int:
     }[options.verb]
     with database() as db:
         count = change(db, None if options.all else options.ids)
-    print(f"{options.verb}: {count} rows")
+        print(f"{options.verb}: {counted(count, 'row')}")
+        if count == 0:
+            print(_why_none(db, options), file=sys.stderr)
     return 0 if count or options.all else 1
+
+
+def _why_none(db: Database, options: argparse.Namespace) -> str:
+    """What stands in the way of a verb that changed nothing."""
+    fits = _FITS[options.verb]
+    if options.all:
+        return f"no row is {fits[0] if options.verb == 'retry' else ' or '.join(fits)}"
+    states = backfill.states(db, options.ids)
+    reasons: list[str] = []
+    for job_id in options.ids:
+        state = states.get(job_id)
+        if state is None:
+            reasons.append(f"there is no row {job_id}")
+        elif state in fits:
+            reasons.append(f"row {job_id} is {state}, but a newer row of its window is open")
+        else:
+            reasons.append(f"row {job_id} is {state}; {options.verb} fits {' or '.join(fits)} rows")
+    return "; ".join(reasons) + " (`ops backfill list`)"
