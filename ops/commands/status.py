@@ -12,8 +12,10 @@ from db.pool import Database
 from ops import output
 from ops.connect import database, redis_client, settings
 from ops.registering import Commands
+from ops.words import counted
 from workers.queues import depths
 
+_LISTED = 1000
 _SILENT = timedelta(minutes=5)
 """Market time for which a source may fail without an answer between, before a person should look."""
 
@@ -49,7 +51,7 @@ def _page(db: Database) -> dict[str, Any]:
         page: dict[str, Any] = {
             "market_time": db.clock.now(),
             "leader": overview.leader(conn),
-            "stored": overview.estimates(conn),
+            "stored": _stored(overview.estimates(conn)),
             "tiers": overview.freshness(conn),
             "sources": overview.by_source(conn),
             "failures": overview.recent_failures(conn),
@@ -58,12 +60,18 @@ def _page(db: Database) -> dict[str, Any]:
     page["backfill"] = {
         str(tier): {"rows": waiting[tier][0], "oldest_age_s": waiting[tier][1]} for tier in Tier
     }
-    failed = backfill.list_jobs(db, state="failed", limit=1000)
+    failed = backfill.list_jobs(db, state="failed", limit=_LISTED)
     trouble: list[str] = []
     if page["leader"] is None or not page["leader"]["alive"]:
-        trouble.append("no scheduler leads: start one (`ops up`, or the Procfile's scheduler)")
+        trouble.append(
+            "no scheduler leads: start one (`ops up`, or the Procfile's scheduler) "
+            "(runbook: Nothing is collected)"
+        )
     if failed:
-        trouble.append(f"{len(failed)} backfill rows were given up (runbook: Gaps do not heal)")
+        more = " or more" if len(failed) == _LISTED else ""
+        trouble.append(
+            f"{counted(len(failed), 'backfill row')}{more} given up (runbook: Gaps do not heal)"
+        )
     answered: dict[str, datetime] = {}
     for row in page["sources"]:
         answered[row["name"]] = max(
@@ -75,10 +83,12 @@ def _page(db: Database) -> dict[str, Any]:
             since = "never" if last is None else f"not since {output.text(last)}"
             trouble.append(
                 f"{row['name']} has {since} answered, and fails ({row['code']}): see `ops providers` "
-                f"and `ops providers test {row['name']}`"
+                f"and `ops providers test {row['name']}` (runbook: A provider is failing)"
             )
     if not page["tiers"]:
-        trouble.append("the universe is empty: `ops universe load FILE`")
+        trouble.append(
+            "the universe is empty: `ops universe load FILE` (runbook: Nothing is collected)"
+        )
     page["trouble"] = trouble
     return page
 
@@ -93,7 +103,8 @@ def _print(page: dict[str, Any]) -> None:
         else "leader none"
     )
     print(
-        f"about {stored['bars']:,} bars, {stored['quotes']:,} quotes, {stored['bytes'] / 1e6:,.0f} MB\n"
+        f"about {stored['bar_rows']:,} rows of bars (each revision of each source is one), "
+        f"{stored['quotes']:,} quotes, {stored['bytes'] / 1e6:,.0f} MB\n"
     )
     now: datetime = page["market_time"]
     output.table(
@@ -125,6 +136,15 @@ def _print(page: dict[str, Any]) -> None:
         print("\nfailures of the last market hour")
         output.table(page["failures"], ["name", "code", "times", "last_at", "detail"])
     print("\n" + ("\n".join(f"TROUBLE {line}" for line in page["trouble"]) or "nothing needs you"))
+
+
+def _stored(estimates: dict[str, Any]) -> dict[str, Any]:
+    """Named for what is counted: a bar has a row for each revision and source."""
+    return {
+        "bar_rows": estimates["bars"],
+        "quotes": estimates["quotes"],
+        "bytes": estimates["bytes"],
+    }
 
 
 def _ago(now: datetime, then: datetime | None) -> int | None:
