@@ -3,7 +3,10 @@
 import csv
 import gzip
 import json
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import date, timedelta
 
@@ -20,7 +23,7 @@ from db.revision_import import Importer, NewSymbols
 from db.revision_rows import parse
 from ops import cli
 from ops.revision_files import rows as read_rows
-from tests.servers import _database
+from tests.servers import REPOSITORY, _database
 from tests.storage import (
     LONG_AFTER,
     MINUTE,
@@ -201,6 +204,26 @@ def test_half_an_import_and_then_the_whole_is_the_whole(db, target, run, tmp_pat
     load(target, tmp_path / "half.csv", create=NEW)
     assert run(target, "import", "a.csv", "--create-symbols") == 0
     assert everything(target) == everything(db)
+
+
+def test_a_killed_import_that_is_repeated_ends_right(db, symbol, run, tmp_path, wait_until):
+    times = [OPEN + n * MINUTE for n in range(40_000)]
+    lines = [
+        f"SPY,1m,{ts:%FT%TZ},csv,{ts + MINUTE:%FT%TZ},final,{ts + MINUTE:%FT%TZ},10,11,9,10,{n}\n"
+        for n, ts in enumerate(times)
+    ]
+    (tmp_path / "a.csv").write_text(HEADER + "".join(lines))
+    environment = os.environ | {"DATABASE_URL": db.url, "PYTHONPATH": str(REPOSITORY)}
+    count = "SELECT count(*) FROM candles_intraday"
+    with subprocess.Popen(
+        [sys.executable, "-m", "ops", "import", "a.csv"], cwd=tmp_path, env=environment
+    ) as killed:
+        wait_until(lambda: rows(db, count)[0][0] > 0, seconds=30)
+        killed.kill()
+    assert 0 < rows(db, count)[0][0] < len(times)
+    assert run(db, "import", "a.csv") == 0
+    found = rows(db, "SELECT ts, as_of - ts, volume FROM candles_intraday ORDER BY ts, as_of")
+    assert found == [(ts, MINUTE, float(n)) for n, ts in enumerate(times)]
 
 
 class TestSeriesWithRows:
