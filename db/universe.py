@@ -148,6 +148,12 @@ def resolve(
     return {row[1]: _member(row) for row in found}
 
 
+def resolve_ever(conn: Connection, names: Sequence[str]) -> dict[str, Member]:
+    """Members by any name that they have or had, the newest holder of each; others are left out."""
+    found = conn.execute(sql("universe", "resolve_ever"), {"names": list(names)})
+    return {row[1]: _member(row) for row in found}
+
+
 def members(conn: Connection, tier: Tier | None = None, *, active: bool = True) -> list[Member]:
     """The universe by symbol; ``active=False`` gives the retired ones."""
     parameters = {"tier": None if tier is None else str(tier), "active": active}

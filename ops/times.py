@@ -7,31 +7,46 @@ from core.errors import UsageError
 from core.sessions import Calendar
 from core.windows import Window
 
+_DATE = "2026-11-20"
+
 
 def instant(text: str, what: str) -> datetime:
-    """``2026-11-20T14:30:00Z`` or with an offset, as UTC.
+    """``2026-11-20T14:30:00Z`` or with an offset, as UTC; a date alone is no instant.
+
+    Raises:
+        UsageError: a date, a time without a zone, or neither.
+    """
+    label = session_date(text.removesuffix("Z"))
+    if label is not None:
+        raise UsageError(
+            f"{what} is {text!r}, a date, which has no one instant; write the time too, such as "
+            f"{label}T21:00:00Z, or {label}T00:00:00Z for its begin in UTC"
+        )
+    return _parsed(text, what, f"a time with a zone such as {_DATE}T14:30:00Z")
+
+
+def edge_instant(text: str, what: str) -> datetime:
+    """As ``instant``, where a session date would do as well.
 
     Raises:
         UsageError: no zone, or not a time.
     """
-    try:
-        parsed = datetime.fromisoformat(text)
-    except ValueError:
+    if session_date(text.removesuffix("Z")) is not None:
         raise UsageError(
-            f"{what} is {text!r}; expected a time with a zone such as 2026-11-20T14:30:00Z, "
-            "or a session date such as 2026-11-20"
-        ) from None
-    if parsed.tzinfo is None:
-        raise UsageError(
-            f"{what} is {text!r}, a time without a zone; write {text}Z for UTC, or add an offset such as -05:00"
+            f"{what} is {text!r}; write {text.removesuffix('Z')} for the session of that date, "
+            f"or the time too, such as {text.removesuffix('Z')}T14:30:00Z"
         )
-    return parsed.astimezone(UTC)
+    return _parsed(
+        text,
+        what,
+        f"a time with a zone such as {_DATE}T14:30:00Z, or a session date such as {_DATE}",
+    )
 
 
 def session_date(text: str) -> date | None:
     """The date when the text is a bare date, None when it is anything else."""
     try:
-        return date.fromisoformat(text) if len(text) == len("2026-11-20") else None
+        return date.fromisoformat(text) if len(text) == len(_DATE) else None
     except ValueError:
         return None
 
@@ -63,4 +78,16 @@ def between(first: datetime, last: datetime) -> Window:
 
 def _edge(text: str, what: str, of: Callable[[date], datetime]) -> datetime:
     label = session_date(text)
-    return instant(text, what) if label is None else of(label)
+    return edge_instant(text, what) if label is None else of(label)
+
+
+def _parsed(text: str, what: str, expected: str) -> datetime:
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"{what} is {text!r}; expected {expected}") from None
+    if parsed.tzinfo is None:
+        raise UsageError(
+            f"{what} is {text!r}, a time without a zone; write {text}Z for UTC, or add an offset such as -05:00"
+        )
+    return parsed.astimezone(UTC)

@@ -19,6 +19,16 @@ CROSS JOIN LATERAL (
 ) u
 WHERE n.valid_from <= a.instant AND n.valid_to > a.instant
 
+-- name: resolve_ever
+-- The newest holder of each name, under that name.
+SELECT DISTINCT ON (n.name) n.symbol_id, n.name, u.tier, u.calendar, u.exchange
+FROM gapless_names(%(names)s::text[], 'infinity') n
+CROSS JOIN LATERAL (
+    SELECT s.tier, s.calendar, s.exchange FROM symbol_universe s
+    WHERE s.symbol_id = n.symbol_id ORDER BY s.version DESC LIMIT 1
+) u
+ORDER BY n.name, n.valid_to DESC
+
 -- name: version_number
 SELECT coalesce(max(v.version), 0) FROM universe_versions v
 

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UsageError
-from core.windows import Window
 from core.words import Interval
-from db import calendars, universe
-from db.pool import Database
-from ops import output
+from ops import knowledge, output
 from ops.connect import database
 from ops.registering import Commands
-from ops.times import between, instant, session_date, window
+from ops.symbols import symbols_and_window
+from ops.words import interval
 
 _TABLE_ROWS = 1000
 _NUMBERS = {"open", "high", "low", "close", "volume", "vwap", "trade_count"}
@@ -31,7 +29,12 @@ def register(commands: Commands) -> None:
         epilog="Example: ops bars AAPL --interval 1m --start 2026-11-20 --end 2026-11-20 --as-of 2026-11-20T15:00:00Z",
     )
     command.add_argument("symbols", nargs="+", metavar="SYMBOL")
-    command.add_argument("--interval", type=interval, default=Interval.M1)
+    command.add_argument(
+        "--interval",
+        type=interval,
+        default=Interval.M1,
+        help=f"{', '.join(Interval)} (default 1m); 5m, 15m and 1h are made from the minutes then known",
+    )
     command.add_argument(
         "--start", required=True, help="instant with Z or offset, or a session date"
     )
@@ -52,20 +55,6 @@ def register(commands: Commands) -> None:
     command.set_defaults(run=run)
 
 
-def interval(text: str) -> Interval:
-    """An interval word.
-
-    Raises:
-        argparse.ArgumentTypeError: with the words that exist.
-    """
-    try:
-        return Interval(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"interval {text!r} is unknown; expected {', '.join(Interval)}"
-        ) from None
-
-
 def run(options: argparse.Namespace) -> int:
     """Write the bars of the window as they arrive; exit 0 even when there are none."""
     # pyarrow and numpy cost 60 MB, which only commands that read bars need.
@@ -79,17 +68,18 @@ def run(options: argparse.Namespace) -> int:
                 "a table is for the screen; leave --output out, or take another --format"
             )
         form, compression = layout(options.output, options.format)
-    as_of = instant(options.as_of, "--as-of") if options.as_of else None
     count = 0
     with database() as db:
-        span = symbol_window(db, options.symbols, options.start, options.end)
+        symbols, span = symbols_and_window(db, options.symbols, options.start, options.end)
+        as_of = knowledge.as_of(db, options.as_of)
+        providers = knowledge.providers(db, options.provider)
         with Reader(db).stream_candles(
-            options.symbols,
+            symbols,
             options.interval,
             span.start,
             span.end,
             as_of=as_of,
-            providers=options.provider,
+            providers=providers,
             all_sources=options.all_sources,
         ) as found:
             if form == "table":
@@ -99,15 +89,13 @@ def run(options: argparse.Namespace) -> int:
                     for batch in found.batches:
                         write(batch)
                         count += batch.num_rows
+        nothing = "" if count else knowledge.why_nothing(db, symbols, options.interval, span, as_of)
     if options.output is not None:
         print(
             f"{count:,} bars as of {found.as_of.isoformat()} -> {options.output}", file=sys.stderr
         )
     elif not count:
-        print(
-            f"no bars in {span}; see `ops coverage {' '.join(options.symbols)}` for why",
-            file=sys.stderr,
-        )
+        print(nothing, file=sys.stderr)
     return 0
 
 
@@ -134,27 +122,3 @@ def print_table(batches: Iterator[Any]) -> int:
                 print(line.format(*row).rstrip())
             count += len(rows)
     return count
-
-
-def symbol_window(db: Database, symbols: list[str], start: str, end: str) -> Window:
-    """The window that two words mean on the symbols' calendar.
-
-    Raises:
-        UsageError: an unknown symbol, or symbols of several calendars with a bare date.
-    """
-    with db.transaction() as conn:
-        members = universe.resolve(conn, symbols)
-        unknown = [symbol for symbol in symbols if symbol not in members]
-        if unknown:
-            raise UsageError(
-                f"symbol {', '.join(unknown)} is not in the universe; add it with `ops universe load --add FILE`, "
-                "or see `ops universe show`"
-            )
-        if session_date(start) is None and session_date(end) is None:
-            return between(instant(start, "--start"), instant(end, "--end"))
-        names = sorted({member.calendar for member in members.values()})
-        if len(names) > 1:
-            raise UsageError(
-                f"the symbols trade on {', '.join(names)}; ask for each calendar's symbols apart"
-            )
-        return window(start, end, calendars.require(conn, names)[names[0]])

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 from core.errors import UsageError
 from core.exchanges import calendar_of
 from core.words import Interval, Tier
-from ops.commands.bars import interval, symbol_window
+from ops import knowledge
 from ops.connect import database
 from ops.progress import Progress
 from ops.registering import Commands
+from ops.symbols import chosen, symbols_and_window
 from ops.times import instant
+from ops.words import interval
 
 if TYPE_CHECKING:
     from db.pool import Database
@@ -77,16 +79,16 @@ def run_export(options: argparse.Namespace) -> int:
     form, compression = options.format or "csv", None
     if options.output is not None:
         form, compression = layout(options.output, options.format)
-    as_of = instant(options.as_of, "--as-of") if options.as_of else None
     rows = 0
     with database() as db:
-        start, end = _span(db, options)
+        symbols, start, end = _chosen(db, options)
+        as_of = knowledge.as_of(db, options.as_of)
         selection = Selection(
-            options.symbols or None,
+            symbols or None,
             options.interval or (Interval.M1, Interval.D1),
             start,
             end,
-            options.provider,
+            knowledge.providers(db, options.provider),
         )
         progress = Progress("export", db.clock)
         with (
@@ -103,12 +105,15 @@ def run_export(options: argparse.Namespace) -> int:
     return 0
 
 
-def _span(db: "Database", options: argparse.Namespace) -> tuple[Any, Any]:
+def _chosen(db: "Database", options: argparse.Namespace) -> tuple[list[str], Any, Any]:
     if options.start and options.end and options.symbols:
-        window = symbol_window(db, options.symbols, options.start, options.end)
-        return window.start, window.end
+        symbols, window = symbols_and_window(db, options.symbols, options.start, options.end)
+        return symbols, window.start, window.end
+    with db.transaction() as conn:
+        symbols = [member.symbol for member in chosen(conn, options.symbols)]
     # Without symbols there is no calendar, so a bare date means nothing here.
     return (
+        symbols,
         instant(options.start, "--start") if options.start else None,
         instant(options.end, "--end") if options.end else None,
     )

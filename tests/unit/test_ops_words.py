@@ -7,7 +7,7 @@ import pytest
 
 from core.errors import UsageError
 from core.words import Tier
-from ops.times import instant, session_date
+from ops.times import edge_instant, instant, session_date
 from ops.universe_files import read
 
 
@@ -21,6 +21,14 @@ def test_a_time_with_an_offset_becomes_utc() -> None:
 def test_a_time_without_a_zone_is_refused_with_the_mend() -> None:
     with pytest.raises(UsageError, match="write 2025-03-10T13:30:00Z for UTC"):
         instant("2025-03-10T13:30:00", "--start")
+
+
+@pytest.mark.parametrize("word", ["2025-03-10", "2025-03-10Z"])
+def test_a_date_is_no_instant_and_where_a_session_does_it_is_offered(word: str) -> None:
+    with pytest.raises(UsageError, match="a date, .* such as 2025-03-10T21:00:00Z"):
+        instant(word, "--as-of")
+    with pytest.raises(UsageError, match="write 2025-03-10 for the session"):
+        edge_instant(word, "--start")
 
 
 def test_only_a_bare_date_is_a_session() -> None:
