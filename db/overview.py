@@ -16,7 +16,10 @@ Row = dict[str, Any]
 def coverage(
     conn: Connection, symbols: Sequence[str], window: Window, interval: str | None
 ) -> list[Row]:
-    """Stretches of the symbols that touch the window, as the ``coverage`` view shows them."""
+    """Stretches of the symbols that touch the window, as the ``coverage`` view shows them.
+
+    What was said of the same stretch several times is one row: ``times``, and the last ``as_of``.
+    """
     edges = {"symbols": list(symbols), "start": window.start, "end": window.end}
     return _rows(conn, "coverage", {**edges, "interval": interval})
 
@@ -24,6 +27,11 @@ def coverage(
 def gaps(conn: Connection, tier: Tier | None, limit: int) -> list[Row]:
     """Gaps that have not ended, newest first; ``age_s`` is market seconds since the gap's end."""
     return _rows(conn, "gaps", {"tier": tier, "limit": limit})
+
+
+def asked_by_hand(conn: Connection) -> list[Row]:
+    """Backfill rows that no gap pass made and that have not ended well: ``state`` and ``count``."""
+    return _rows(conn, "asked_by_hand", {})
 
 
 def freshness(conn: Connection) -> list[Row]:

@@ -1,10 +1,12 @@
 -- name: coverage
--- Stretches of some symbols that touch a window; all states.
-SELECT c.symbol, c."interval", c.start_ts, c.end_ts, c.state, c.provider, c.reason, c.as_of
+-- Stretches of some symbols that touch a window; all states, the same word about a stretch once.
+SELECT c.symbol, c."interval", c.start_ts, c.end_ts, c.state, c.provider, nullif(c.reason, '') AS reason,
+       max(c.as_of) AS as_of, count(*) AS times
 FROM coverage c
 WHERE c.symbol = ANY (%(symbols)s) AND c.start_ts < %(end)s AND c.end_ts > %(start)s
   AND (%(interval)s::text IS NULL OR c."interval" = %(interval)s)
-ORDER BY c.symbol, c."interval", c.start_ts, c.end_ts, c.state
+GROUP BY c.symbol, c."interval", c.start_ts, c.end_ts, c.state, c.provider, nullif(c.reason, '')
+ORDER BY c.symbol, c."interval", c.start_ts, c.end_ts, c.state, c.provider
 
 -- name: gaps
 -- What is missing and not ended: waiting, running or given up.
@@ -17,6 +19,13 @@ WHERE j.origin = 'gap' AND j.state IN ('pending', 'running', 'paused', 'failed')
   AND (%(tier)s::text IS NULL OR u.tier = %(tier)s)
 ORDER BY j.end_ts DESC, u.symbol
 LIMIT %(limit)s
+
+-- name: asked_by_hand
+SELECT j.state, count(*) AS count
+FROM backfill_jobs j
+WHERE j.origin IN ('operator', 'coordinator') AND j.state IN ('pending', 'running', 'paused', 'failed')
+GROUP BY j.state
+ORDER BY j.state
 
 -- name: freshness
 -- Per tier: symbols, those ever answered, and how far behind market time the median newest answer of 1m bars is.
