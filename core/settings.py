@@ -3,14 +3,16 @@
 Policies are strings (``finnhub,yfinance|alpaca.iex``): pydantic-settings would want JSON for a list.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
+import pydantic_settings
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
 from core.errors import SettingsError
 from core.words import Capability, Tier
@@ -265,6 +267,99 @@ def load(env_file: Path | None = None, overrides: Mapping[str, Any] | None = Non
             _env_file=env_file or Path(".env"),  # pyright: ignore[reportCallIssue] - pydantic-settings takes it
             **dict(overrides or {}),
         )
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+    except pydantic_settings.SettingsError as error:
+        # Its message holds no value, only the name of what is no JSON.
+        raise SettingsError(f"1 setting is invalid:\n  - {error}") from None
+
+
+FIXED = frozenset(
+    {
+        *("database_url", "redis_url", "gapless_home", "worker_threads", "worker_batches"),
+        *("use_rlc", "rlc_redis_url", "rlc_redis_jobs_key", "rlc_redis_backfill_keys"),
+        *("log_level", "metrics_enabled", "metrics_port"),
+    }
+)
+"""Settings that a process keeps until it is started again."""
+LOCAL = frozenset(
+    name
+    for name in Settings.model_fields
+    if name.endswith(("_api_key", "_secret_key", "_base_url")) or name == "csv_dir"
+)
+"""Secrets and addresses: every machine has its own, and takes on its own file's."""
+
+
+def shared_defaults() -> dict[str, str]:
+    """The settings that the fleet has in common, flat (``cadence_t0__bars_1m``), at their defaults."""
+    found: dict[str, str] = {}
+    for name, field in Settings.model_fields.items():
+        if name in FIXED | LOCAL:
+            continue
+        if isinstance(field.default, BaseModel):
+            inner = field.default.model_dump()
+            found |= {f"{name}__{part}": str(value) for part, value in inner.items()}
+        else:
+            found[name] = str(field.default)
+    return found
+
+
+def shared_of(env_file: Path) -> dict[str, str]:
+    """What a settings file says of the shared settings, as it says it; the environment aside."""
+    shared, found = shared_defaults(), dict[str, str]()
+    said = DotEnvSettingsSource(Settings, env_file=env_file, case_sensitive=False).env_vars
+    for name, text in said.items():
+        if text is None:
+            continue
+        inner = {name.lower(): text}
+        if any(flat.startswith(f"{name.lower()}__") for flat in shared):
+            inner = {f"{name}__{part}".lower(): str(value) for part, value in _parts(name, text)}
+        found |= {flat: value for flat, value in inner.items() if flat in shared}
+    return found
+
+
+def _parts(name: str, text: str) -> list[tuple[str, Any]]:
+    """A nested setting that is written as one JSON object."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        raise SettingsError(f"1 setting is invalid:\n  - {name.upper()}: expected a JSON object")
+    return list(cast("dict[str, Any]", value).items())
+
+
+def kept_by_environment() -> frozenset[str]:
+    """Shared settings that this process's environment names: nothing published changes them."""
+    named = {name.lower() for name in os.environ}
+    return frozenset(
+        name for name in shared_defaults() if name in named or name.partition("__")[0] in named
+    )
+
+
+def adopt(own: Settings, shared: Mapping[str, str]) -> Settings:
+    """A process's settings with the fleet's in them; what the environment names stays.
+
+    Args:
+        own: Where everything else comes from.
+        shared: As ``shared_of`` tells; what it lacks has its default.
+
+    Raises:
+        SettingsError: with every problem in one message.
+    """
+    values: dict[str, Any] = {name: getattr(own, name) for name in FIXED | LOCAL}
+    kept = kept_by_environment()
+    for flat, default in shared_defaults().items():
+        if flat in kept:
+            continue
+        name, nested, part = flat.partition("__")
+        text = shared.get(flat, default)
+        if nested:
+            values.setdefault(name, {})[part] = text
+        else:
+            values[name] = text
+    try:
+        return Settings(_env_file=None, **values)  # pyright: ignore[reportCallIssue] - pydantic-settings takes it
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
 

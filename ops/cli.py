@@ -30,6 +30,7 @@ GROUPS = (
     "url",
     "verify",
     "validate",
+    "reload",
     "calendar",
     "exporter",
 )

@@ -15,6 +15,7 @@ from core.telemetry import Telemetry, TelemetryServer
 from core.words import Interval
 from db import backfill, overview
 from db.clock import connect_clock
+from db.live_settings import POLL_S, LiveSettings
 from db.pool import Database
 from ops.connect import redis_client
 from routing.router import Router
@@ -30,21 +31,32 @@ _STALE_S = 30.0
 class Exporter:
     """Refreshes the fleet's gauges; healthy while the last refresh is young."""
 
-    def __init__(self, config: Settings, telemetry: Telemetry) -> None:
-        self._config = config
+    def __init__(self, live: LiveSettings, telemetry: Telemetry) -> None:
+        config = live.current()
+        self._live = live
         self._telemetry = telemetry
         self.clock: Clock = connect_clock(config.database_url)
         self._db = Database(
             config.database_url, self.clock, max_size=2, application="gapless-exporter"
         )
         self._redis: Redis = redis_client(config.redis_url)
-        self._router: Router = build_router(config, self.clock, self._db)
+        live.refresh(self._db)
+        self._router: Router = build_router(live.current(), self.clock, self._db)
         self._refreshed_at = self.clock.monotonic()
 
     def health(self) -> tuple[bool, dict[str, object]]:
         """For ``/healthz``."""
         age = self.clock.monotonic() - self._refreshed_at
         return age < _STALE_S, {"refreshed_s_ago": round(age, 1)}
+
+    def follow_settings(self) -> None:
+        """Show the sources and policies of the settings in force."""
+
+        def turn(settings: Settings) -> None:
+            old, self._router = self._router, build_router(settings, self.clock, self._db)
+            old.close()
+
+        self._live.refresh(self._db, turn)
 
     def refresh(self) -> None:
         """Read everything once."""
@@ -78,7 +90,7 @@ class Exporter:
         self._redis.close()
 
 
-def export(config: Settings, port_file: Path | None) -> int:
+def export(live: LiveSettings, port_file: Path | None) -> int:
     """Run until SIGTERM or Ctrl-C."""
     stopping = False
 
@@ -89,13 +101,19 @@ def export(config: Settings, port_file: Path | None) -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     telemetry = Telemetry()
-    exporter = Exporter(config, telemetry)
-    server = TelemetryServer(telemetry, exporter.health, config.metrics_port)
+    exporter = Exporter(live, telemetry)
+    server = TelemetryServer(telemetry, exporter.health, live.current().metrics_port)
     if port_file is not None:
         server.write_port(port_file)
     clock = exporter.clock
-    next_at = 0.0
+    next_at = look_at = 0.0
     while not stopping:
+        if clock.monotonic() >= look_at:
+            look_at = clock.monotonic() + POLL_S
+            try:
+                exporter.follow_settings()
+            except GaplessError as error:
+                log.debug("settings: %s", error)
         if clock.monotonic() >= next_at:
             next_at = clock.monotonic() + _EVERY_S
             try:

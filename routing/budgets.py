@@ -102,8 +102,16 @@ class Budget:
         self._slowest: tuple[float, float] = (0.0, clock.monotonic())
         self.spent = False
         """Whether this process ever got a token: if nobody remembers that, keys were lost."""
+        self.unknown: frozenset[str] = frozenset()
+        """Scopes whose windows hold calls that were counted by other windows, before a reload."""
         self._wallets: dict[tuple[tuple[int, ...], Share], Wallet] = {}
         self._lock = threading.Lock()
+
+    def follow(self, former: "Budget | None") -> None:
+        """Take the place of the budget of earlier settings: windows that it lacked begin as full."""
+        if former is not None and former.scopes:
+            self.unknown = frozenset(self.scopes) - (frozenset(former.scopes) - former.unknown)
+            self.spent, self._slowest = former.spent, former._slowest  # noqa: SLF001 - of one class
 
     def is_long(self, limit: Limit) -> bool:
         """Whether PostgreSQL counts it."""

@@ -32,7 +32,7 @@ __all__ = ["Lease", "Router", "SourceStatus"]
 
 log = logging.getLogger(__name__)
 
-_SWITCH_S = 1.0
+_SWITCH_S = 0.5
 _LONGEST_STEP_S = 0.05
 _SOON_S = 0.02
 _HEALS_S = 1.0
@@ -61,10 +61,12 @@ class Router:
         clock: Market and monotonic time.
         long_windows: Where windows longer than a minute are counted, and what was ever spent from;
             None: in Redis alone.
-        disabled: Sources that the operator switched off, with the reason; asked about once a second.
+        disabled: Sources that the operator switched off, with the reason; asked about twice a second.
         allow_override: Whether a job's hint goes before the policy.
         observer: Who counts.
         egress: Name of the address that calls leave from, where limits are counted by address.
+        former: The router that this one follows when settings change while calls are out: what this
+            process knows of its sources goes on, and windows that it did not know begin as full.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Router:
         allow_override: bool = False,
         observer: Observer | None = None,
         egress: str = "",
+        former: "Router | None" = None,
     ) -> None:
         self.clock = clock
         self.observer: Observer = observer or Silent()
@@ -93,7 +96,10 @@ class Router:
             if source.provider is not None
             for capability, spec in source.provider.specs().items()
         }
-        pairs = [Pair(*key, spec.timeout_s) for key, spec in self._specs.items()]
+        pairs = [
+            (former and former.known(*key, spec.timeout_s)) or Pair(*key, spec.timeout_s)
+            for key, spec in self._specs.items()
+        ]
         self._fleet = Fleet(pairs, state, clock, self._noticed)
         self._breakers = {
             (pair.source, pair.capability): FleetBreaker(pair, self._fleet, clock) for pair in pairs
@@ -102,15 +108,22 @@ class Router:
         for source in sources:
             if source.provider is not None and source.provider.name not in by_provider:
                 limits = source.provider.limits()
-                by_provider[source.provider.name] = Budget(
-                    source.provider.name, limits, state, clock, long_windows, egress
-                )
+                budget = Budget(source.provider.name, limits, state, clock, long_windows, egress)
+                if former is not None:
+                    budget.follow(former.budgets.get(source.provider.name))
+                by_provider[source.provider.name] = budget
+        self.budgets: Mapping[str, Budget] = by_provider
         self._budgets = {
             source.name: by_provider[source.provider.name]
             for source in sources
             if source.provider is not None
         }
         self._switched: tuple[float, Mapping[str, str]] = (-_SWITCH_S, {})
+
+    def known(self, source: str, capability: Capability, timeout_s: float) -> Pair | None:
+        """What this process knows of a source; None where it knew none with that time limit."""
+        breaker = self._breakers.get((source, capability))
+        return breaker.pair if breaker and breaker.pair.timeout_s == timeout_s else None
 
     @property
     def retries(self) -> RetryBudget:

@@ -76,6 +76,7 @@ class Account(Protocol):
     long_windows: LongWindows | None
     use_by_s: float
     spent: bool
+    unknown: frozenset[str]
 
     @property
     def hold_s(self) -> float: ...
@@ -316,6 +317,10 @@ class Wallet:
         """Nobody knows what was spent: begin from nothing at a first use, else from full windows."""
         budget, clock = self._budget, self._budget.clock
         full = "f" * len(self._limits)
+        if not budget.unknown.isdisjoint(self._scopes):
+            # Only windows that are absent are begun; whoever else begins one does it full as well.
+            self._note_first_use()
+            return full, None
         if budget.long_windows is None:
             return (full if budget.spent else "e" * len(self._limits)), None
         now = clock.monotonic()
@@ -333,6 +338,16 @@ class Wallet:
         if now - self._lost_since < _WAIT_FOR_BEGINNER_S:
             return "", Refused("counting begins", clock.speed * 0.05)
         return full, None
+
+    def _note_first_use(self) -> None:
+        """A process that starts later should not take windows that began full for unused ones."""
+        if self._budget.long_windows is None:
+            return
+        for scope in self._scopes:
+            try:
+                self._budget.long_windows.first_use(scope)
+            except StorageError:
+                return
 
     def _fill(self, index: int, wanted: int) -> Refused | None:
         """Lease a block of a long window from PostgreSQL into the pool in Redis."""

@@ -18,9 +18,9 @@ from core.errors import GaplessError
 from core.log import configure, mask
 from core.telemetry import Telemetry, TelemetryServer
 from db.clock import connect_clock
+from db.live_settings import LiveSettings
 from db.pool import Database
 from scheduler.service import Means, Service
-from scheduler.settings_file import SettingsFile
 from workers.queues import connect
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ _BACKOFF_MAX_S = 5.0
 class _Signals:
     """Notes signals; the main thread acts on them, never the handler."""
 
-    def __init__(self, settings: SettingsFile) -> None:
+    def __init__(self, settings: LiveSettings) -> None:
         self.ending = False
         self._settings = settings
 
@@ -79,10 +79,10 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _run(env_file: Path | None, port_file: Path | None) -> int:
-    settings_file = SettingsFile(env_file)
-    settings = settings_file.current()
+    live = LiveSettings(env_file, application="gapless-scheduler")
+    settings = live.current()
     configure(settings.log_level)
-    signals = _Signals(settings_file)
+    signals = _Signals(live)
     signals.install()
     telemetry, status = Telemetry(), _Status()
     with ExitStack() as closing:
@@ -97,7 +97,7 @@ def _run(env_file: Path | None, port_file: Path | None) -> int:
         closing.callback(db.close)
         redis = connect(settings.redis_url)
         closing.callback(redis.close)
-        service = status.service = Service(Means(db, redis, settings_file, telemetry))
+        service = status.service = Service(Means(db, redis, live, telemetry))
         service.start()
         while not signals.ending and not service.loop.stopping:
             db.clock.sleep(_POLL_S)

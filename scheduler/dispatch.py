@@ -13,9 +13,9 @@ from core.settings import Settings
 from core.telemetry import Telemetry
 from core.words import Tier
 from db import backfill
+from db.live_settings import LiveSettings
 from db.pool import Database
 from scheduler.leader import Leader
-from scheduler.settings_file import SettingsFile
 from workers.queues import BackfillJob, enqueue_backfill
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Dispatch:
         db: Database,
         redis: Redis,
         leader: Leader,
-        settings: SettingsFile,
+        settings: LiveSettings,
         telemetry: Telemetry,
     ) -> None:
         self._db = db

@@ -17,13 +17,13 @@ from core.words import Capability, Interval, Tier
 from db import backfill, capabilities, cursors, gaps, judging, switches
 from db.capabilities import SourceFact
 from db.gaps import Gap
+from db.live_settings import LiveSettings
 from db.pool import Database
 from scheduler import expectation, facts
 from scheduler.gap_rows import Judgement, rows_for
 from scheduler.leader import Leader
 from scheduler.plan import Plan
 from scheduler.planning import Planning, eligible
-from scheduler.settings_file import SettingsFile
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class GapPass:
         db: Database,
         leader: Leader,
         planning: Planning,
-        settings: SettingsFile,
+        settings: LiveSettings,
         telemetry: Telemetry,
     ) -> None:
         self._db = db

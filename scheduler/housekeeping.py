@@ -10,16 +10,17 @@ from core.words import Capability
 from db import horizon, ranks
 from db.clock import ClockKeeper
 from db.expire import Retention, expire
+from db.live_settings import POLL_S, LiveSettings
 from db.pool import Database
 from scheduler.calendar_keeper import CalendarKeeper
 from scheduler.leader import Leader
 from scheduler.planning import Planning
-from scheduler.settings_file import SettingsFile
 
 log = logging.getLogger(__name__)
 
 _REST_S = 0.25
 _PLAN_EVERY_S = 1.0
+_SETTINGS_EVERY_S = POLL_S
 _CALENDARS_EVERY_S = 5.0
 _STUCK_EVERY_S = 2.0
 _RANKS_EVERY_S = 60.0
@@ -46,7 +47,7 @@ class Housekeeping:
         db: Database,
         leader: Leader,
         planning: Planning,
-        settings: SettingsFile,
+        settings: LiveSettings,
         telemetry: Telemetry,
     ) -> None:
         self._db = db
@@ -59,7 +60,8 @@ class Housekeeping:
         self._calendars = CalendarKeeper(db)
         self._chores = [
             _Chore(0.0, lambda: self._clock_keeper.refresh(db), leader_only=False),
-            _Chore(_PLAN_EVERY_S, self._refresh_plan, leader_only=False),
+            _Chore(_SETTINGS_EVERY_S, self._refresh_settings, leader_only=False),
+            _Chore(_PLAN_EVERY_S, self._planning.refresh, leader_only=False),
             _Chore(_RANKS_EVERY_S, self.publish_ranks, leader_only=True),
             _Chore(_CALENDARS_EVERY_S, self._refresh_calendars, leader_only=True),
             _Chore(_STUCK_EVERY_S, self._end_stuck, leader_only=True),
@@ -87,10 +89,11 @@ class Housekeeping:
             if ranks.publish(self._db, capability, settings.policy(capability)):
                 log.info("source ranks published", extra={"capability": capability})
 
-    def _refresh_plan(self) -> None:
-        if self._settings.refresh() and self._leader.token() is not None:
-            self.publish_ranks()
-        self._planning.refresh()
+    def _refresh_settings(self) -> None:
+        if self._settings.refresh(self._db):
+            self._planning.refresh()
+            if self._leader.token() is not None:
+                self.publish_ranks()
 
     def _refresh_calendars(self) -> None:
         plan = self._planning.current()

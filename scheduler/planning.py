@@ -9,10 +9,10 @@ from core.settings import Settings
 from core.words import Capability
 from db import calendars, capabilities, universe
 from db.capabilities import SourceFact
+from db.live_settings import LiveSettings
 from db.pool import Connection, Database
 from scheduler import facts
 from scheduler.plan import Plan
-from scheduler.settings_file import SettingsFile
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class _Basis:
 class Planning:
     """Holds the plan. ``refresh`` runs in one thread, ``current`` is asked from any."""
 
-    def __init__(self, db: Database, settings: SettingsFile) -> None:
+    def __init__(self, db: Database, settings: LiveSettings) -> None:
         self._db = db
         self._clock = db.clock
         self._settings = settings

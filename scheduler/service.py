@@ -11,6 +11,7 @@ from redis import Redis
 from core.errors import StorageError
 from core.settings import Settings
 from core.telemetry import Telemetry
+from db.live_settings import LiveSettings
 from db.pool import Database
 from scheduler.dispatch import Dispatch
 from scheduler.gap_pass import GapPass
@@ -18,7 +19,6 @@ from scheduler.housekeeping import Housekeeping
 from scheduler.leader import Leader
 from scheduler.loop import Loop, Part
 from scheduler.planning import Planning
-from scheduler.settings_file import SettingsFile
 from scheduler.sweep import Sweep
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class Means:
 
     db: Database
     redis: Redis
-    settings: SettingsFile
+    settings: LiveSettings
     telemetry: Telemetry
 
 

@@ -17,6 +17,7 @@ from core.errors import GaplessError, LeaseLostError
 from core.telemetry import Telemetry
 from core.windows import Window
 from db import slots
+from db.live_settings import LiveSettings
 from db.pool import Database
 from db.slots import SlotKey
 from scheduler import facts
@@ -26,7 +27,6 @@ from scheduler.leader import Leader
 from scheduler.plan import Plan
 from scheduler.planning import Planning
 from scheduler.pressure import Pressure, stale_after
-from scheduler.settings_file import SettingsFile
 from workers.queues import Kind, depths, enqueue_collect
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Sweep:
         redis: Redis,
         leader: Leader,
         planning: Planning,
-        settings: SettingsFile,
+        settings: LiveSettings,
         telemetry: Telemetry,
     ) -> None:
         self._db = db

@@ -23,7 +23,7 @@ from providers.base import Call, Limit, Page, Raw, Request, Spec, check_request,
 from routing.router import Router
 from routing.sources import Source
 from routing.state import RoutingState
-from workers.context import CallPool, Context
+from workers.context import CallPool, Context, Setup
 from workers.queues import connect as connect_redis
 from workers.reference import Reference
 from workers.stopping import Stop
@@ -197,11 +197,10 @@ class World:
             self.clock,
         )
         return Context(
-            settings=settings,
+            setup=Setup(settings, router),
             clock=self.clock,
             db=self.db,
             redis=self.redis,
-            router=router,
             reference=Reference(self.db),
             calls=CallPool(settings.worker_threads),
             telemetry=Telemetry(),

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from core.clock import SystemClock
 from core.errors import GaplessError, QueueError
 from core.log import configure, mask
-from core.settings import Settings, load
 from core.words import Tier
+from db.live_settings import LiveSettings
 from workers.stopping import Stop
 
 if TYPE_CHECKING:
@@ -43,9 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one worker process until it is asked to stop."""
     options = _parser().parse_args(arguments)
     try:
-        settings = load()
-        configure(settings.log_level)
-        return _run(options, settings)
+        kind = "-".join(filter(None, ("gapless", options.kind, getattr(options, "tier", None))))
+        live = LiveSettings(application=kind)
+        configure(live.current().log_level)
+        return _run(options, live, kind)
     except GaplessError as error:
         sys.stderr.write(f"workers: {mask(str(error))}\n")
         return 2
@@ -67,11 +68,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace, settings: Settings) -> int:
+def _run(options: argparse.Namespace, live: LiveSettings, kind: str) -> int:
     # Slow to import, so only after the arguments were understood.
     from core.telemetry import Telemetry, TelemetryServer  # noqa: PLC0415
 
-    stop = Stop(SystemClock())
+    stop, settings = Stop(SystemClock()), live.current()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.request())
     telemetry = Telemetry()
@@ -85,7 +86,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
         server = TelemetryServer(telemetry, health, settings.metrics_port)
         if options.port_file is not None:
             server.write_port(options.port_file)
-    process = _patiently(lambda: _prepare(options, settings, telemetry, stop), stop)
+    process = _patiently(lambda: _prepare(options, live, kind, telemetry, stop), stop)
     clean = True
     if process is not None:
         parts.append(process)
@@ -104,7 +105,11 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _prepare(
-    options: argparse.Namespace, settings: Settings, telemetry: "Telemetry", stop: Stop
+    options: argparse.Namespace,
+    live: LiveSettings,
+    kind: str,
+    telemetry: "Telemetry",
+    stop: Stop,
 ) -> _Process:
     """Connect and build; whatever was opened is closed again when a later step fails."""
     from redis.exceptions import RedisError  # noqa: PLC0415
@@ -112,7 +117,7 @@ def _prepare(
     from workers.wiring import open_base  # noqa: PLC0415
 
     tier: Tier | None = getattr(options, "tier", None)
-    base = open_base(settings, "-".join(filter(None, ("gapless", options.kind, tier))))
+    base = open_base(live, kind)
     try:
         if tier is None:
             return _prepare_intake(options, base, telemetry, stop)

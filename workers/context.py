@@ -52,18 +52,36 @@ class CallPool:
 
 
 @dataclass(frozen=True, slots=True)
+class Setup:
+    """What the settings decide; replaced as a whole when they change."""
+
+    settings: Settings
+    router: Router
+
+
+@dataclass(slots=True)
 class Context:
     """The parts that jobs work with; all are thread-safe."""
 
-    settings: Settings
+    setup: Setup
+    """In force now: a batch that runs meets a new one with its next call."""
     clock: Clock
     db: Database
     redis: Redis
-    router: Router
     reference: Reference
     calls: CallPool
     telemetry: Telemetry
     stop: Stop
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self.setup.settings
+
+    @property
+    def router(self) -> Router:
+        """The router over the sources and policies in force."""
+        return self.setup.router
 
     def close(self) -> None:
         """Let go of what only this context holds."""

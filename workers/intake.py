@@ -139,6 +139,12 @@ class Intake:
         self._trouble_since: float | None = None
         self._beat = self._clock.monotonic()
 
+    def retune(
+        self, settings: Settings, providers: Mapping[str, Mapping[Capability, timedelta | None]]
+    ) -> None:
+        """Go on with other settings; the lists stay those of the start."""
+        self._settings, self._providers = settings, providers
+
     def run(self, *, burst: bool = False) -> None:
         """Take and dispatch until asked to stop, or with ``burst`` until the lists are empty."""
         backoff = 0.1

@@ -1,7 +1,6 @@
 """The composition root: from settings to the parts of a worker process. Only this module knows providers."""
 
 import logging
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,16 +11,17 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from core import metrics
-from core.clock import Clock, ReplayClock
-from core.errors import QueueError, StorageError
+from core.clock import Clock
+from core.errors import QueueError
 from core.log import mask_url
 from core.settings import Settings
 from core.telemetry import Telemetry
 from core.words import Capability
-from db import capabilities, ranks, switches
+from db import ranks
 from db.budgets import LongWindowLedger
 from db.capabilities import SourceFact
-from db.clock import POLL_S, ClockKeeper, connect_clock
+from db.clock import connect_clock
+from db.live_settings import LiveSettings
 from db.pool import Connection, Database
 from db.sources import source_id
 from providers.base import NotConfigured, Provider
@@ -29,11 +29,12 @@ from routing.observer import Observer
 from routing.router import Router
 from routing.sources import Source
 from routing.state import RoutingState
-from workers.context import CallPool, Context
+from workers.context import CallPool, Context, Setup
 from workers.intake import Intake
 from workers.queues import connect
 from workers.reference import Reference
 from workers.stopping import Stop
+from workers.upkeep import Upkeep, read_switches
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +42,10 @@ SERVED = (Capability.BARS_1M, Capability.BARS_EOD, Capability.QUOTES_L1)
 """Capabilities that workers collect."""
 _SPARE_CONNECTIONS = 3
 """Beside one for each batch: claims, the clock, switches."""
-_SWITCHES_S = 1.0
-"""Real seconds between two looks at the operator's switches."""
-_FACTS_S = 5.0
-"""Real seconds between two looks at what our sources can do."""
+_LAST_CALLS_S = 60.0
+"""Real seconds after which no call of a replaced provider can still be on the wire."""
+_ROUTING_ONLY = ("policy_", "cadence_", "tier_", "backfill_", "live_", "local_", "allow_")
+"""Settings that begin so say nothing of a provider."""
 
 
 class RouterMetrics:
@@ -101,6 +102,8 @@ def build_router(
     sources: Sequence[Source] | None = None,
     observer: Observer | None = None,
     disabled: Callable[[], Mapping[str, str]] | None = None,
+    state: RoutingState | None = None,
+    former: Router | None = None,
 ) -> Router:
     """The router over all sources, the fleet's state in Redis, long windows in the database.
 
@@ -111,90 +114,37 @@ def build_router(
         sources: From ``build_sources``, where the caller has them already.
         observer: Who counts calls.
         disabled: Sources that are switched off, with the reason; by default read when asked for.
+        state: The scripts in Redis, where the caller has them already.
+        former: The router that this one follows when settings changed.
     """
     return Router(
         build_sources(settings, clock) if sources is None else sources,
         {capability: settings.policy(capability) for capability in Capability},
-        RoutingState(settings.redis_url, clock),
+        state or RoutingState(settings.redis_url, clock),
         clock,
         long_windows=LongWindowLedger(db),
         disabled=disabled or (lambda: read_switches(db)),
         allow_override=settings.allow_source_override,
         observer=observer,
+        former=former,
     )
-
-
-def read_switches(db: Database) -> dict[str, str]:
-    """Sources that the operator switched off now, with the reason."""
-    with db.session() as conn:
-        return {name: switch.reason for name, switch in switches.disabled(conn).items()}
-
-
-class Upkeep:
-    """Keeps what a process knows of the database fresh, from a thread of its own.
-
-    The replay's segments, the operator's switches, and what our sources can do for the fleet. So no
-    call to a provider ever waits for the database.
-    """
-
-    def __init__(self, db: Database) -> None:
-        self._db = db
-        self._keeper = ClockKeeper()
-        self._disabled: Mapping[str, str] = read_switches(db)
-        self._tell: Callable[[], list[SourceFact]] = list
-        self._told: list[SourceFact] = []
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
-
-    def disabled(self) -> Mapping[str, str]:
-        """Sources that were switched off when last looked."""
-        return self._disabled
-
-    def start(self, tell: Callable[[], list[SourceFact]] = list) -> None:
-        """Publish what the sources can do, then go on from the thread."""
-        self._tell = tell
-        self._publish()
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop the thread."""
-        self._over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        clock = self._db.clock
-        looked = told = clock.monotonic()
-        pause_s = POLL_S if isinstance(clock, ReplayClock) else _SWITCHES_S
-        while not self._over.wait(pause_s):
-            now = clock.monotonic()
-            try:
-                self._keeper.refresh(self._db)
-                if now - looked >= _SWITCHES_S:
-                    looked = now
-                    self._disabled = read_switches(self._db)
-                if now - told >= _FACTS_S:
-                    told = now
-                    self._publish()
-            except StorageError as error:
-                log.debug("upkeep: %s", error)
-
-    def _publish(self) -> None:
-        facts = self._tell()
-        if facts != self._told:
-            capabilities.publish(self._db, facts)
-            self._told = facts
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
     """What every kind of worker process stands on."""
 
-    settings: Settings
+    live: LiveSettings
     clock: Clock
     db: Database
     redis: Redis
     reference: Reference
     upkeep: Upkeep
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self.live.current()
 
     def close(self) -> None:
         """Close connections and threads."""
@@ -203,17 +153,18 @@ class Base:
         self.db.close()
 
 
-def open_base(settings: Settings, application: str) -> Base:
-    """Connect to the servers.
+def open_base(live: LiveSettings, application: str) -> Base:
+    """Connect to the servers, and take on the settings that the fleet has.
 
     Args:
-        settings: Where they are.
+        live: Where they are, among others.
         application: Shown in pg_stat_activity.
 
     Raises:
         StorageError: the database can't be used; not retryable where its clock is another one.
         QueueError: Redis can't be reached.
     """
+    settings = live.current()
     clock = connect_clock(settings.database_url)
     redis = connect(settings.redis_url)
     try:
@@ -225,51 +176,94 @@ def open_base(settings: Settings, application: str) -> Base:
         ) from error
     size = settings.worker_batches + _SPARE_CONNECTIONS
     db = Database(settings.database_url, clock, max_size=size, application=application)
-    return Base(settings, clock, db, redis, Reference(db), Upkeep(db))
+    live.refresh(db)
+    return Base(live, clock, db, redis, Reference(db), Upkeep(db, live))
+
+
+class Assembly:
+    """Builds what the settings decide, and builds it anew when they change.
+
+    Args:
+        base: The process.
+        observer: Who counts calls.
+    """
+
+    def __init__(self, base: Base, observer: Observer) -> None:
+        self._base = base
+        self._observer = observer
+        self._state = RoutingState(base.settings.redis_url, base.clock)
+        self._sources: list[Source] = []
+        self._told: dict[str, object] = {}
+        self._retired: list[tuple[float, Source]] = []
+        self.setup = self._build(base.settings, None)
+
+    def turn(self, context: Context, settings: Settings) -> None:
+        """Bring settings into force: ready-made, then all at once.
+
+        Raises:
+            StorageError: the database is away; nothing has changed.
+        """
+        self.setup = context.setup = self._build(settings, self.setup.router)
+
+    def facts(self) -> list[SourceFact]:
+        """What the sources can do now."""
+        self._close_retired()
+        return _facts(self.setup.settings, self.setup.router, self._sources)
+
+    def _build(self, settings: Settings, former: Router | None) -> Setup:
+        base, sources = self._base, self._sources
+        told = {name: value for name, value in settings if not name.startswith(_ROUTING_ONLY)}
+        if told != self._told:
+            sources = build_sources(settings, base.clock)
+        router = build_router(
+            settings,
+            base.clock,
+            base.db,
+            sources=sources,
+            observer=self._observer,
+            disabled=base.upkeep.disabled,
+            state=self._state,
+            former=former,
+        )
+        _name_sources(base.db, sources)
+        for capability in SERVED:
+            ranks.publish(base.db, capability, settings.policy(capability))
+        if sources is not self._sources:
+            now = base.clock.monotonic()
+            self._retired += [(now, source) for source in self._sources]
+            self._sources, self._told = sources, told
+        return Setup(settings, router)
+
+    def _close_retired(self) -> None:
+        now = self._base.clock.monotonic()
+        over = [pair for pair in self._retired if now - pair[0] >= _LAST_CALLS_S]
+        for pair in over:
+            self._retired.remove(pair)
+            if pair[1].provider is not None:
+                pair[1].provider.close()
 
 
 def worker_context(base: Base, telemetry: Telemetry, stop: Stop) -> Context:
     """What collectors and backfillers work with; the fleet learns what our sources can do."""
-    settings, db = base.settings, base.db
-    found = build_sources(settings, base.clock)
-    router = build_router(
-        settings,
-        base.clock,
-        db,
-        sources=found,
-        observer=RouterMetrics(telemetry),
-        disabled=base.upkeep.disabled,
-    )
-    _name_sources(db, found)
-    for capability in SERVED:
-        ranks.publish(db, capability, settings.policy(capability))
-    base.upkeep.start(lambda: _facts(settings, router, found))
-    return Context(
-        settings=settings,
+    assembly = Assembly(base, RouterMetrics(telemetry))
+    context = Context(
+        setup=assembly.setup,
         clock=base.clock,
-        db=db,
+        db=base.db,
         redis=base.redis,
-        router=router,
         reference=base.reference,
-        calls=CallPool(settings.worker_threads),
+        calls=CallPool(base.settings.worker_threads),
         telemetry=telemetry,
         stop=stop,
     )
+    base.upkeep.start(assembly.facts, partial(assembly.turn, context))
+    return context
 
 
 def build_intake(base: Base, telemetry: Telemetry, stop: Stop) -> Intake:
     """The coordinator's intake; its lists may be on a Redis of their own."""
     settings = base.settings
-    base.upkeep.start()
-    named = {name for c in Capability for band in settings.policy(c) for name in band}
-    reach: dict[str, dict[Capability, timedelta | None]] = {name: {} for name in named}
-    for source in build_sources(settings, base.clock):
-        if source.provider is not None:
-            specs = source.provider.specs()
-            reach[source.name] = {capability: specs[capability].lookback for capability in specs}
-        else:
-            reach.setdefault(source.name, {})
-    return Intake(
+    intake = Intake(
         settings=settings,
         db=base.db,
         coordinator=connect(settings.coordinator_url()),
@@ -277,8 +271,26 @@ def build_intake(base: Base, telemetry: Telemetry, stop: Stop) -> Intake:
         reference=base.reference,
         telemetry=telemetry,
         stop=stop,
-        providers=reach,
+        providers=_reach(settings, base.clock),
     )
+    base.upkeep.start(
+        turn=lambda changed: intake.retune(changed, _reach(changed, base.clock)),
+    )
+    return intake
+
+
+def _reach(settings: Settings, clock: Clock) -> dict[str, dict[Capability, timedelta | None]]:
+    """Every provider that a policy may name -> look-back by capability; empty if not installed."""
+    named = {name for c in Capability for band in settings.policy(c) for name in band}
+    reach: dict[str, dict[Capability, timedelta | None]] = {name: {} for name in named}
+    for source in build_sources(settings, clock):
+        if source.provider is not None:
+            specs = source.provider.specs()
+            reach[source.name] = {capability: specs[capability].lookback for capability in specs}
+            source.provider.close()
+        else:
+            reach.setdefault(source.name, {})
+    return reach
 
 
 def _name_sources(db: Database, found: Sequence[Source]) -> None:

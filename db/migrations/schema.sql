@@ -406,6 +406,18 @@ CREATE TABLE schema_migrations (
     PRIMARY KEY (name)
 );
 
+CREATE TABLE settings_versions (
+    version bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
+    content jsonb NOT NULL,
+    who text NOT NULL,
+    as_of timestamp with time zone NOT NULL,
+    published_at timestamp with time zone NOT NULL DEFAULT clock_timestamp(),
+    CHECK ((jsonb_typeof(content) = 'object'::text)),
+    CHECK ((who <> ''::text)),
+    PRIMARY KEY (version)
+);
+-- settings_versions: Append-only: the newest version is in force. content: setting -> text, as the settings file has it, of those settings that are no secret and no address; a setting that it lacks has its default. as_of is market time, published_at the server's own, with which the date of a settings file is compared.
+
 CREATE TABLE source_capabilities (
     provider text NOT NULL,
     capability text NOT NULL,
@@ -571,6 +583,10 @@ CREATE TRIGGER append_only_truncate BEFORE TRUNCATE ON replay_segments FOR EACH 
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON retention_cuts FOR EACH ROW EXECUTE FUNCTION gapless_append_only();
 
 CREATE TRIGGER append_only_truncate BEFORE TRUNCATE ON retention_cuts FOR EACH STATEMENT EXECUTE FUNCTION gapless_append_only();
+
+CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON settings_versions FOR EACH ROW EXECUTE FUNCTION gapless_append_only();
+
+CREATE TRIGGER append_only_truncate BEFORE TRUNCATE ON settings_versions FOR EACH STATEMENT EXECUTE FUNCTION gapless_append_only();
 
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON source_capabilities FOR EACH ROW EXECUTE FUNCTION gapless_append_only();
 

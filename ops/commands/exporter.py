@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from core.log import configure
-from core.settings import load
+from db.live_settings import LiveSettings
 from ops.registering import Commands
 
 
@@ -24,6 +24,6 @@ def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM."""
     from ops.exporter import export  # noqa: PLC0415 - loads the router
 
-    config = load()
-    configure(config.log_level)
-    return export(config, options.port_file)
+    live = LiveSettings(application="gapless-exporter")
+    configure(live.current().log_level)
+    return export(live, options.port_file)

@@ -20,11 +20,11 @@ from core.telemetry import Telemetry
 from core.words import Tier
 from db import calendars, universe
 from db.clock import announce_segment, read_segments, set_replay
+from db.live_settings import LiveSettings
 from db.pool import Database, connect
 from scheduler.calendar_keeper import build
 from scheduler.leader import Leader
 from scheduler.planning import Planning
-from scheduler.settings_file import SettingsFile
 from scheduler.sweep import Sweep
 from workers.queues import QUEUES, CollectJob
 
@@ -86,10 +86,10 @@ class Market:
             return conn.execute(query, parameters or None).fetchall()  # pyright: ignore[reportArgumentType]
 
 
-def settings_of(url: str, redis_url: str, **more: Any) -> SettingsFile:
+def settings_of(url: str, redis_url: str, **more: Any) -> LiveSettings:
     """Settings as a scheduler holds them, without any file."""
     fixed = Settings(database_url=url, redis_url=redis_url, **more)
-    return SettingsFile(Path("/nonexistent/.env"), lambda _: fixed)
+    return LiveSettings.of(fixed)
 
 
 class Alone:

@@ -1,15 +1,12 @@
 """Parts run side by side; one that fails in a known way is tried again, any other ends the process."""
 
 import threading
-from pathlib import Path
 
 import pytest
 
 from core.clock import SystemClock
 from core.errors import StorageError, UsageError
-from core.settings import Settings, load
 from scheduler.loop import Loop, Part
-from scheduler.settings_file import SettingsFile
 
 CLOCK = SystemClock()
 
@@ -78,33 +75,3 @@ def test_a_woken_part_steps_at_once(wait_until):
     part.wake.set()
     wait_until(lambda: len(calls) == 2)
     loop.stop()
-
-
-def test_a_changed_file_is_read_and_a_bad_one_changes_nothing(tmp_path: Path, caplog):
-    path = tmp_path / ".env"
-    path.write_text("LIVE_BATCH_SIZE=50\n")
-    settings = SettingsFile(path)
-    assert settings.current().live_batch_size == 50
-    assert not settings.refresh()
-
-    path.write_text("LIVE_BATCH_SIZE=0\nLOG_LEVEL=LOUD\n")
-    assert not settings.refresh()
-    assert settings.current().live_batch_size == 50
-    assert "settings stay as they were" in caplog.text
-
-    path.write_text("LIVE_BATCH_SIZE=7\n")
-    assert settings.refresh()
-    assert settings.current().live_batch_size == 7
-
-
-def test_a_signal_has_the_file_read_whatever_its_date(tmp_path: Path):
-    read: list[Path | None] = []
-
-    def count(path: Path | None) -> Settings:
-        read.append(path)
-        return load(path)
-
-    settings = SettingsFile(tmp_path / ".env", count)
-    settings.ask()
-    assert not settings.refresh()
-    assert len(read) == 2
