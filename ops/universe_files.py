@@ -1,5 +1,9 @@
 """Reads universe files: our CSV, and the public NASDAQ symbol-directory layout.
 
+Our CSV is UTF-8 with commas and a header. ``symbol`` is needed; ``tier`` (T0, T1, T2; default: what
+the command says, else T2) and ``exchange`` (default NYSE; ``core.exchanges`` lists them) may be left out,
+as a column or in a row.
+
 NASDAQ layout: https://www.nasdaqtrader.com/trader.aspx?id=symboldirdefs (``nasdaqlisted.txt`` and
 ``otherlisted.txt``: pipe-separated, a footer line ``File Creation Time``).
 """
@@ -15,6 +19,7 @@ from core.words import Tier
 
 _OTHER_LISTED = {"A": "AMEX", "N": "NYSE", "P": "ARCA", "Z": "BATS", "V": "IEX"}
 _COLUMNS = ("symbol", "tier", "exchange")
+_OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,11 @@ def read(path: Path, *, default_tier: Tier, default_exchange: str = "NYSE") -> l
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise UsageError(f"universe file {path} can't be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"universe file {path} is not UTF-8 text (byte {error.start} is 0x{error.object[error.start]:02x}); "
+            "save it as CSV in UTF-8"
+        ) from None
     if not lines:
         raise UsageError(
             f"universe file {path} is empty; expected a header such as symbol,tier,exchange"
@@ -80,6 +90,12 @@ def _ours(
     reader = csv.DictReader(lines)
     header = [name.strip().lower() for name in reader.fieldnames or []]
     unknown = [name for name in header if name not in _COLUMNS]
+    other = next((mark for mark in _OTHER_DELIMITERS if mark in lines[0]), None)
+    if len(header) == 1 and other is not None:
+        raise UsageError(
+            f"universe file {path} is separated by {_OTHER_DELIMITERS[other]}; expected commas, such as "
+            "symbol,tier,exchange"
+        )
     if "symbol" not in header or unknown:
         raise UsageError(
             f"universe file {path} has the columns {', '.join(header)}; expected symbol and, optionally, "

@@ -3,8 +3,10 @@
 import argparse
 from collections import Counter
 from pathlib import Path
+from textwrap import fill
 
 from core.errors import UsageError
+from core.exchanges import CALENDAR_OF
 from core.settings import Settings
 from core.words import Tier
 from db import universe
@@ -15,6 +17,14 @@ from ops.times import instant
 from ops.universe_files import read
 from ops.words import tier
 
+_FILE = f"""\
+FILE is CSV in UTF-8, separated by commas, with a header:
+  symbol    such as AAPL or BRK-B
+  tier      T0, T1 or T2; may be left out: see --tier
+  exchange  decides the trading hours; may be left out: NYSE. One of
+{fill(", ".join(sorted(CALENDAR_OF)), 90, initial_indent="            ", subsequent_indent="            ")}
+or a list in the layout of NASDAQ's symbol directory (nasdaqlisted.txt, otherlisted.txt)."""
+
 
 def register(commands: Commands) -> None:
     group = commands.add_parser("universe", help="load, show, retier or rename symbols")
@@ -23,10 +33,14 @@ def register(commands: Commands) -> None:
     load = verbs.add_parser(
         "load",
         help="make a file the universe; symbols that it lacks become inactive",
-        epilog="Example: ops universe load symbols.csv   (columns symbol,tier,exchange; or nasdaqlisted.txt)",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=_FILE,
+        epilog="Example: ops universe load symbols.csv   or   ops universe load nasdaqlisted.txt --tier T2",
     )
     load.add_argument("file", type=Path)
-    load.add_argument("--tier", default=Tier.T2, type=tier, help="for rows without one")
+    load.add_argument(
+        "--tier", default=Tier.T2, type=tier, help="for rows without one (default: T2)"
+    )
     load.add_argument("--add", action="store_true", help="keep symbols that the file lacks active")
     load.add_argument("--dry-run", action="store_true", help="check the file and change nothing")
     load.set_defaults(run=run_load)
