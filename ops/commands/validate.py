@@ -4,12 +4,23 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from core.clock import SystemClock
 from core.errors import UsageError
-from core.settings import load
+from core.setting_names import unknown_names
+from core.settings import Settings, load
 from core.words import Capability, Tier
 from ops.registering import Commands
 from ops.universe_files import read
+from ops.words import counted
 from workers import elements
+from workers.wiring import build_sources
+
+_POLICIES = {
+    Capability.BARS_1M: "POLICY_BARS_1M",
+    Capability.BARS_EOD: "POLICY_EOD",
+    Capability.QUOTES_L1: "POLICY_QUOTES_L1",
+    Capability.OPTIONS_CHAIN: "POLICY_OPTIONS_CHAIN",
+}
 
 
 def register(commands: Commands) -> None:
@@ -35,10 +46,15 @@ def run(options: argparse.Namespace) -> int:
     ]
     if options.universe:
         checks.append(
-            ("universe", lambda: f"{len(read(options.universe, default_tier=Tier.T2))} symbols")
+            (
+                "universe",
+                lambda: counted(len(read(options.universe, default_tier=Tier.T2)), "symbol"),
+            )
         )
     if options.elements:
         checks.append(("elements", lambda: _elements(options.elements)))
+    for line in _doubtful(options.settings):
+        print(f"settings: warning, {line}")
     failed = 0
     for name, check in checks:
         try:
@@ -53,10 +69,39 @@ def _settings(path: Path | None) -> str:
     if path is not None and not path.exists():
         raise UsageError(f"settings file {path} does not exist; copy .env.example to start one")
     config = load(path)
+    _check_policies(config)
     return "policies " + "; ".join(
         f"{capability}: {' > '.join(' | '.join(band) for band in config.policy(capability))}"
         for capability in Capability
     )
+
+
+def _doubtful(path: Path | None) -> list[str]:
+    """A word on each name that nothing reads."""
+    file = path or Path(".env")
+    return [
+        f"{name} in {file} is no setting and changes nothing"
+        + (f" (did you mean {near}?)" if near else "; .env.example lists them all")
+        for name, near in unknown_names(file)
+    ]
+
+
+def _check_policies(config: Settings) -> None:
+    """Refuse names that no adapter has.
+
+    Raises:
+        UsageError: with every such name.
+    """
+    known = [source.name for source in build_sources(config, SystemClock())]
+    problems = [
+        f"{_POLICIES[capability]} names {name!r}, which is no provider"
+        for capability in Capability
+        for band in config.policy(capability)
+        for name in band
+        if name not in known
+    ]
+    if problems:
+        raise UsageError("; ".join(problems) + f"; expected names of {', '.join(sorted(known))}")
 
 
 def _elements(path: Path) -> str:
@@ -73,4 +118,4 @@ def _elements(path: Path) -> str:
         raise UsageError(
             f"{len(problems)} of {len(lines)} elements are bad:\n  " + "\n  ".join(problems[:20])
         )
-    return f"{len(lines)} elements"
+    return counted(len(lines), "element")

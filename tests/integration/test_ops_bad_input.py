@@ -66,6 +66,11 @@ def said(database_url: str, redis_url: str, tmp_path: Path, monkeypatch, capsys)
         (["universe", "retier", "T7", "AAPL"], ["'T7'", "T0, T1 or T2"]),
         (["providers", "disable", "nosuch", "--reason", "x"], ["'nosuch'", "yfinance"]),
         (["providers", "test", "nosuch"], ["'nosuch'", "yfinance"]),
+        (["calendar", "publish", "NYSE", "--start", "2026-12-31", "--end", "2026-01-01"], ["swap the two"]),
+        (["calendar", "publish", "NYSE", "--start", "2026-13-01", "--end", "2026-01-01"], ["expected YYYY-MM-DD"]),
+        (["calendar", "publish", "MARS", "--start", "2026-01-01", "--end", "2026-01-31"], ["'MARS' is unknown"]),
+        (["calendar", "show", "LSE"], ["calendar XLON is not published", "publish XLON"]),
+        (["--log-level", "loud", "status"], ["'LOUD'", "DEBUG"]),
         (["nosuch"], ["'nosuch'", "enqueue-backfill"]),
     ],
     ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else None,
@@ -83,12 +88,14 @@ def test_a_wrong_word_is_named_with_its_mend(said, words: list[str], expected: l
     ("text", "expected"),
     [
         ("ticker,tier\nA,T0\n", ["columns ticker, tier", "expected symbol"]),
+        ("symbol;tier\nA;T0\n", ["separated by semicolons", "symbol,tier,exchange"]),
+        ("symbol,tier\nA\xe9,T0\n", ["is not UTF-8 text", "0xe9"]),
         ("symbol,tier\nA,T0\nB,T7\nA,T1\n", ["2 problem(s)", "line 3", "'T7'", "A stands 2 times"]),
     ],
 )
 def test_a_bad_universe_file_changes_nothing(said, tmp_path: Path, text, expected) -> None:
     file = tmp_path / "bad.csv"
-    file.write_text(text)
+    file.write_bytes(text.encode("latin-1"))
 
     code, printed = said("universe", "load", str(file))
 
@@ -96,6 +103,35 @@ def test_a_bad_universe_file_changes_nothing(said, tmp_path: Path, text, expecte
     for part in expected:
         assert part in printed
     assert "AAPL" in said("universe", "show")[1]
+
+
+def test_an_exchange_stands_for_the_calendar_that_it_trades_on(said) -> None:
+    code, printed = said("calendar", "show", "XNYS", "--days", "0")
+    assert code == 0
+    assert "NYSE: version 1" in printed
+    code, printed = said(
+        "calendar", "publish", "LSE", "--start", "2026-11-01", "--end", "2026-11-30"
+    )
+    assert (code, printed.split(":")[0]) == (0, "XLON")
+
+
+def test_settings_with_an_unknown_provider_or_name_are_told(said, tmp_path: Path) -> None:
+    file = tmp_path / "my.env"
+    file.write_text("POLICY_EOD=yfinance,foo\nPOLICY_QUOTE_L1=finnhub\nTIER_MAXS__T0=5\n")
+    code, printed = said("validate", "--settings", str(file))
+    assert code == 1
+    assert "POLICY_EOD names 'foo'" in printed
+    assert "alpaca.iex" in printed
+    assert "POLICY_QUOTE_L1 in" in printed
+    assert "did you mean POLICY_QUOTES_L1?" in printed
+    assert "TIER_MAXS__T0" not in printed
+
+    file.write_text("NOPE=1\nPOSTGRES_PASSWORD=x\nCADENCE_T0__bars_1m=30\n")
+    code, printed = said("validate", "--settings", str(file))
+    assert code == 0
+    assert "NOPE in" in printed
+    assert "POSTGRES_PASSWORD" not in printed
+    assert "CADENCE" not in printed
 
 
 def test_a_database_that_is_not_there_is_said_without_its_password(said, monkeypatch) -> None:

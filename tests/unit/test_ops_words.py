@@ -25,7 +25,7 @@ def test_a_time_without_a_zone_is_refused_with_the_mend() -> None:
 
 @pytest.mark.parametrize("word", ["2025-03-10", "2025-03-10Z"])
 def test_a_date_is_no_instant_and_where_a_session_does_it_is_offered(word: str) -> None:
-    with pytest.raises(UsageError, match="a date, .* such as 2025-03-10T21:00:00Z"):
+    with pytest.raises(UsageError, match=r"a date, .* such as 2025-03-10T21:00:00Z"):
         instant(word, "--as-of")
     with pytest.raises(UsageError, match="write 2025-03-10 for the session"):
         edge_instant(word, "--start")
