@@ -3,8 +3,8 @@
 from difflib import get_close_matches
 from pathlib import Path
 
-from dotenv import dotenv_values
 from pydantic import BaseModel
+from pydantic_settings import DotEnvSettingsSource
 
 from core.errors import SettingsError
 from core.settings import Settings
@@ -33,7 +33,7 @@ def unknown_names(env_file: Path) -> list[tuple[str, str | None]]:
     if not env_file.is_file():
         return []
     try:
-        said = dotenv_values(env_file, interpolate=False)
+        said = DotEnvSettingsSource(Settings, env_file=env_file, case_sensitive=True).env_vars
     except UnicodeDecodeError as error:
         raise SettingsError(
             f"settings file {env_file} is not UTF-8 text (byte {error.start}); save it as UTF-8"

@@ -53,7 +53,11 @@ def parser(groups: Sequence[str] = GROUPS) -> argparse.ArgumentParser:
         epilog="Start with `ops demo` (a simulated day, nothing needed) or `ops up`.",
     )
     root.add_argument(
-        "--log-level", default="WARNING", help="DEBUG, INFO, WARNING (default) or ERROR"
+        "--log-level",
+        type=str.upper,
+        choices=["DEBUG", "INFO", "WARNING", "ERROR"],
+        default="WARNING",
+        help="DEBUG, INFO, WARNING (default) or ERROR",
     )
     commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for group in groups:
