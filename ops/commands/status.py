@@ -10,7 +10,8 @@ from core.words import Tier
 from db import backfill, overview
 from db.pool import Database
 from ops import output
-from ops.connect import database, redis_client, settings
+from ops.connect import database, redis_client, settings, stack_of
+from ops.demo.kept import KIND
 from ops.registering import Commands
 from ops.words import counted
 from workers.queues import depths
@@ -31,8 +32,10 @@ def register(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the page; 1 when something needs a person."""
     config = settings()
+    stack = stack_of(config)
+    kept = stack is not None and stack.kind == KIND
     with database(config) as db:
-        page = _page(db)
+        page = _page(db, kept=kept)
     try:
         page["queues"] = depths(redis_client(config.redis_url))
     except GaplessError as error:
@@ -43,10 +46,12 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(f"database {mask_url(config.database_url)}")
         _print(page)
+        if kept:
+            print("this demo is over: its scheduler and workers have ended, its data can be read")
     return 1 if page["trouble"] else 0
 
 
-def _page(db: Database) -> dict[str, Any]:
+def _page(db: Database, *, kept: bool) -> dict[str, Any]:
     with db.transaction() as conn:
         page: dict[str, Any] = {
             "market_time": db.clock.now(),
@@ -62,7 +67,7 @@ def _page(db: Database) -> dict[str, Any]:
     }
     failed = backfill.list_jobs(db, state="failed", limit=_LISTED)
     trouble: list[str] = []
-    if page["leader"] is None or not page["leader"]["alive"]:
+    if not kept and (page["leader"] is None or not page["leader"]["alive"]):
         trouble.append(
             "no scheduler leads: start one (`ops up`, or the Procfile's scheduler) "
             "(runbook: Nothing is collected)"

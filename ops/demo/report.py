@@ -1,9 +1,12 @@
 """The closing page of the demo: what happened, what the checker found, what to try next."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ops.demo.options import DemoOptions
+from ops.shell import ops_word
+from ops.stack_file import shown
 
 MUST_BE_ZERO = (
     "missing",
@@ -15,10 +18,15 @@ MUST_BE_ZERO = (
     "restated_missed",
 )
 MIN_SPEED = 130.0
+_COMMAND_WIDTH = 42
 
 
 def show(
-    result: dict[str, Any], options: DemoOptions, killed: Sequence[str], slowed: Sequence[float]
+    result: dict[str, Any],
+    options: DemoOptions,
+    killed: Sequence[str],
+    slowed: Sequence[float],
+    logs: Path,
 ) -> int:
     """Print the page; 0 when everything that must be zero is zero."""
     bad = [name for name in MUST_BE_ZERO if result[name] != 0]
@@ -32,11 +40,12 @@ def show(
         f"  {result['requests']:,} requests to providers, {result['limit_violations']} over a limit"
     )
     print(
-        f"  {result['gaps_found']:,} gap minutes found, {result['gaps_filled']:,} explained; "
-        f"{result['revised']:,} bars stored as revised"
+        f"  {result['gaps_found']:,} bars found missing in between, {result['gaps_filled']:,} explained since; "
+        f"{result['revised']:,} later versions stored"
     )
     print(
-        f"  {result['stale_revision']:,} bars were restated after our last ask (reported, not counted as wrong)"
+        f"  the market restated {result['stale_revision']:,} bars after we last asked for them: we could not know, "
+        "so they are not counted as wrong"
     )
     print(
         f"  {result['as_of_reads']:,} as-of reads repeated at the end, {result['lookahead']} saw the future or changed"
@@ -56,16 +65,29 @@ def show(
     for example in result.get("examples", [])[:10]:
         print(f"      {example}")
     print(line)
+    if bad == ["limit_violations"] and not options.budgets:
+        print(
+            "As asked, limits were ignored: the checker counted every request over them, and nothing else is wrong."
+        )
+        return 1
     if bad:
-        print(f"The demo found trouble: {', '.join(bad)}. The logs are in .gapless/demo/logs.")
+        words = ", ".join(name.replace("_", " ") for name in bad)
+        print(f"The demo found trouble: {words}. The logs are in {shown(logs)}.")
         return 1
     print(
         "Every expected minute is explained, and every read as of an instant is what was known then."
     )
-    print("Try next:")
-    print(
-        '  make demo ARGS="--keep"            then in another shell: ops bars, ops coverage, ops providers'
-    )
-    print('  make demo ARGS="--seed 7 --symbols 600 --speed auto"')
-    print("  .venv/bin/ops up                    collect a sample universe from Yahoo")
     return 0
+
+
+def try_next() -> None:
+    """Print what to type after a demo whose servers have been stopped."""
+    ops = ops_word()
+    print("Try next:")
+    for words, why in (
+        ("demo --symbols 20 --keep", "a small day to look around in; it says what to type"),
+        ("demo --seed 7 --symbols 600", "another market, twice as big"),
+        ("up --sim", "collect from a market that trades round the clock"),
+        ("up", "collect a sample universe from Yahoo; needs internet"),
+    ):
+        print(f"  {f'{ops} {words}':<{_COMMAND_WIDTH}}  {why}")

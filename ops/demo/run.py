@@ -17,9 +17,10 @@ from core.settings import load
 from core.words import Tier
 from db import universe
 from db.clock import announce_segment
+from db.counts import RevisedBar
 from db.pool import Database, connect
 from ops.connect import redis_client
-from ops.demo import report, scenario
+from ops.demo import kept, report, scenario
 from ops.demo.options import DemoOptions
 from ops.demo.pace import START_SPEED, Pace
 from ops.demo.screen import Screen
@@ -71,9 +72,13 @@ def demo(options: DemoOptions) -> int:
                     _say("stopped by you; nothing was checked")
                     return 130
                 result = _check(run)
-            code = report.show(result, run.options, run.killed, run.pace.slowed)
+                logs = stack.home.path / "logs"
+                code = report.show(result, run.options, run.killed, run.pace.slowed, logs)
+                bar = kept.example(run.db, run.times.session) if options.keep else None
             if options.keep:
-                _keep(run, stop)
+                _keep(run, stop, bar)
+            elif code == 0:
+                report.try_next()
             return code
         finally:
             stack.close()
@@ -99,7 +104,7 @@ def _prepare(options: DemoOptions, stack: Stack, began: float) -> _Run:
     market = stack.prepare((f"demo-{options.session}-{options.seed}", [first]))
     sim.post("/admin/clock", {"segments": [_row(first)]})
     faults = (
-        scenario.default_faults(times.open)
+        scenario.default_faults(times)
         if options.faults is None and not options.bars
         else options.faults
     )
@@ -154,11 +159,12 @@ def _reset_servers(stack: Stack) -> None:
 def _replay(run: _Run, stop: StopSignals) -> bool:
     """Run the market to its end and let the work drain; False when the person stopped it."""
     clock, market = run.stack.clock, run.db.clock
-    watch = Watch(run.db, redis_client(run.stack.redis_url), run.sim)
+    watch = Watch(run.db, redis_client(run.stack.redis_url), run.sim, run.times.session)
     run.pace.change(run.options.speed or START_SPEED)
     title = f"gapless demo, {run.options.session}, {len(run.sim.get('/admin/universe'))} symbols"
     with Screen(title, run.times) as screen:
         faults: list[str] = []
+        revised = 0
         next_look, drained_since = 0.0, None
         drain_until = None
         while not stop.requested:
@@ -176,14 +182,9 @@ def _replay(run: _Run, stop: StopSignals) -> bool:
                 seen = watch.look()
                 screen.show(market.now(), run.pace.speed, seen)
                 faults = _tell_faults(faults, seen, market, screen)
+                revised = _tell_revised(revised, seen, market, screen, run.times)
                 if market.now() < run.times.end:
-                    changed = run.pace.judge(
-                        waiting_jobs=seen.waiting_jobs, sim_lag_s=seen.sim_lag_s
-                    )
-                    if changed:
-                        screen.event(
-                            market.now(), f"auto speed: {changed:.0f}x, the pace this machine keeps"
-                        )
+                    run.pace.judge(waiting_jobs=seen.waiting_jobs, sim_lag_s=seen.sim_lag_s)
                 else:
                     drain_until = drain_until or now + _DRAIN_S
                     idle = seen.backfill_open == 0 and seen.waiting_jobs == 0
@@ -191,6 +192,7 @@ def _replay(run: _Run, stop: StopSignals) -> bool:
                     drained_since = (drained_since or now) if idle else None
                     if (drained_since and now - drained_since > 1.5) or now > drain_until:
                         run.drained_s = now - drain_until + _DRAIN_S
+                        screen.last(market.now(), run.pace.speed, watch.look(count=True))
                         return True
             stop.wait(0.1)
     return False
@@ -215,6 +217,20 @@ def _tell_faults(before: list[str], seen: Snapshot, market: Clock, screen: Scree
         if name not in seen.active_faults:
             screen.event(market.now(), f"fault ends: {name}")
     return seen.active_faults
+
+
+def _tell_revised(
+    told: int, seen: Snapshot, market: Clock, screen: Screen, times: scenario.Timeline
+) -> int:
+    """Announce the first bars that their sources changed, and how many there were at the close."""
+    closed = market.now() >= times.close
+    if seen.revised and (told == 0 or (closed and told > 0)):
+        screen.event(
+            market.now(),
+            f"{seen.revised:,} later versions of bars by now: sources restate them, old values stay readable",
+        )
+        return -1 if closed else seen.revised
+    return told
 
 
 def _check(run: _Run) -> dict[str, Any]:
@@ -250,13 +266,16 @@ def _check(run: _Run) -> dict[str, Any]:
     return result
 
 
-def _keep(run: _Run, stop: StopSignals) -> None:
-    _say(
-        "servers stay up for you to look around (Ctrl-C ends them); in another shell of this folder:"
-    )
-    _say(f"  GAPLESS_HOME={run.stack.home.path} .venv/bin/ops status")
+def _keep(run: _Run, stop: StopSignals, bar: RevisedBar | None) -> None:
+    # Whoever looks around wants a clock that goes as clocks go.
+    run.pace.change(1.0)
+    run.stack.kind = kept.KIND
+    run.stack.publish(run.endpoints["admin"])
+    for words in kept.lines(run.stack.home.path, run.times, bar):
+        _say(words)
     while not stop.requested:
         stop.wait(0.5)
+    _say("stopping the servers; the next demo begins with a new database")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from core.windows import Window
 from core.words import Tier
 from ops.demo.options import DemoOptions
 from ops.simulated import pointed_at
@@ -17,6 +18,8 @@ AFTER_CLOSE = timedelta(minutes=60)
 REFUSED_MINUTES = 20
 OUTAGE_MINUTES = 5
 ERRORS_MINUTES = 10
+_FAULTS_NEED = 210
+"""Minutes that the default faults need to begin, end and be healed: those of a half day."""
 LEAST_UNITS = 20
 """A handful of symbols gets at least this many calls a minute: less is lost to safety margins."""
 _WITHOUT_BUDGETS = 8
@@ -37,6 +40,11 @@ class Timeline:
     """The replay ends here, once the work is drained."""
     whole_session: bool
     """False for a part of a session, which has no end of day."""
+
+    @property
+    def session(self) -> Window:
+        """The bars that are expected, and judged."""
+        return Window(self.open, self.close)
 
 
 def timeline(options: DemoOptions, session_open: datetime, session_close: datetime) -> Timeline:
@@ -87,20 +95,25 @@ def limits_text(windows: Sequence[Mapping[str, Any]]) -> str:
     return ",".join(f"{window['units']}/{window['seconds']}s" for window in windows)
 
 
-def default_faults(opened: datetime) -> list[dict[str, Any]]:
-    """Refused for 20 minutes; 5xx for a while; 5 minutes without any source of one-minute bars."""
+def default_faults(times: Timeline) -> list[dict[str, Any]]:
+    """Refused for 20 minutes; 5xx for a while; 5 minutes without any source of one-minute bars.
+
+    A window that is too short for this day gets the same day in small: every fault begins and ends in it.
+    """
+    minutes = (times.close - times.open) / timedelta(minutes=1)
+    scale = min(1.0, minutes / _FAULTS_NEED)
 
     def fault(
         name: str, source: str, what: str, kind: str, begins: int, lasts: int
     ) -> dict[str, Any]:
-        start = opened + timedelta(minutes=begins)
+        start = times.open + timedelta(minutes=begins * scale)
         return {
             "id": name,
             "source": source,
             "capability": what,
             "kind": kind,
             "from": start.isoformat(),
-            "minutes": lasts,
+            "minutes": lasts * scale,
         }
 
     return [

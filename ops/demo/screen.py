@@ -16,17 +16,18 @@ from rich.text import Text
 from ops.demo.scenario import Timeline
 from ops.demo.watch import Snapshot
 
-_EVENTS = 8
+_EVENTS = 10
 _PLAIN_STEPS = 12
+_WIDEST = 88
 
 
 class Screen:
     """Shows progress and events. On a pipe: one line for each event and about twelve for progress."""
 
-    def __init__(self, title: str, timeline: Timeline) -> None:
+    def __init__(self, title: str, timeline: Timeline, console: Console | None = None) -> None:
         self._title = title
         self._timeline = timeline
-        self._console = Console(file=sys.stdout)
+        self._console = console or Console(file=sys.stdout)
         self._events: deque[str] = deque(maxlen=_EVENTS)
         self._live = (
             Live(console=self._console, refresh_per_second=4, transient=False)
@@ -66,24 +67,38 @@ class Screen:
         step = int(done * _PLAIN_STEPS)
         if step > self._printed_step:
             self._printed_step = step
-            print(
-                f"{market:%H:%M} UTC  {done:4.0%}  {speed:.0f}x  bars {seen.bars:,}  quotes {seen.quotes:,}  "
-                f"revised {seen.revised:,}  gap minutes {seen.gap_minutes:,} found, {seen.filled_minutes:,} explained",
-                flush=True,
-            )
+            self._print(market, speed, seen, done)
+
+    def last(self, market: datetime, speed: float, seen: Snapshot) -> None:
+        """The state in which the run ends."""
+        if self._live:
+            self._live.update(self._panel(market, speed, seen, 1.0))
+        else:
+            self._print(market, speed, seen, 1.0)
+
+    def _print(self, market: datetime, speed: float, seen: Snapshot, done: float) -> None:
+        print(
+            f"{market:%H:%M} UTC  {done:4.0%}  {speed:.0f}x  bars {seen.bars:,}  revised {seen.revised:,}  "
+            f"quotes {seen.quotes:,}  found missing {seen.found_missing:,}, {seen.explained:,} explained",
+            flush=True,
+        )
 
     def _panel(self, market: datetime, speed: float, seen: Snapshot, done: float) -> Panel:
-        numbers = Table.grid(padding=(0, 3))
+        width = min(self._console.width, _WIDEST)
+        numbers = Table.grid(padding=(0, 2))
         for _ in range(4):
-            numbers.add_column(justify="left")
+            numbers.add_column(justify="left", no_wrap=True)
         numbers.add_row(
-            f"[bold]{seen.bars:,}[/] bars", f"[bold]{seen.quotes:,}[/] quotes", f"[bold]{seen.revised:,}[/] revised",
+            f"[bold]{seen.bars:,}[/] bars", f"[bold]{seen.revised:,}[/] revised", f"[bold]{seen.quotes:,}[/] quotes",
             f"[bold]{seen.requests:,}[/] requests",
         )  # fmt: skip
         numbers.add_row(
-            f"[bold]{seen.gap_minutes:,}[/] gap minutes", f"[bold]{seen.filled_minutes:,}[/] explained",
-            f"[bold]{seen.backfill_open:,}[/] in backfill", f"[bold]{seen.violations:,}[/] limit violations",
+            f"[bold]{seen.found_missing:,}[/] found missing", f"[bold]{seen.explained:,}[/] explained",
+            f"[bold]{seen.backfill_open:,}[/] backfilling", f"[bold]{seen.violations:,}[/] over limit",
         )  # fmt: skip
+        # A grid ends its line, a bar alone does not: what follows would go on beside it.
+        bar = Table.grid()
+        bar.add_row(ProgressBar(total=1.0, completed=done, width=width - 6))
         phase = "before the open"
         if market >= self._timeline.close:
             phase = "after the close"
@@ -101,12 +116,12 @@ class Screen:
         return Panel(
             Group(
                 head,
-                ProgressBar(total=1.0, completed=done, width=72),
+                bar,
                 numbers,
                 faults,
                 Text(""),
                 events,
             ),
             title=self._title,
-            width=88,
+            width=width,
         )
