@@ -7,7 +7,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo up bench test check lint types arrows architecture fmt lock clean
+.PHONY: help demo up down bench test check lint types arrows architecture fmt lock clean
 
 ifeq ($(shell [ -w . ] && echo yes),yes)
 VENV ?= .venv
@@ -41,14 +41,20 @@ export PIP_USER := 0
 export PIP_REQUIRE_VIRTUALENV := 0
 unexport PIP_TARGET PIP_PREFIX PYTHONHOME
 
+# Ctrl-C is a way to end these, not an error of make's.
+STOPPED := || [ $$? -eq 130 ]
+
 help: ## List these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-14s %s\n", $$1, $$2 }'
 
 demo: $(STAMP) ## Replay a market day with faults on this machine and verify the result
-	@"$(PY)" -m ops demo $(ARGS)
+	@"$(PY)" -m ops demo $(ARGS) $(STOPPED)
 
 up: $(STAMP) ## Collect: servers, migrations and every process on this machine
-	@"$(PY)" -m ops up $(ARGS)
+	@"$(PY)" -m ops up $(ARGS) $(STOPPED)
+
+down: $(STAMP) ## End what runs here; ARGS="--forget --yes" deletes what was collected as well
+	@"$(PY)" -m ops down $(ARGS)
 
 bench: $(STAMP) ## Measure against limits and peers: make bench ARGS="storage --quick"
 	@"$(PY)" -m bench $(ARGS)
@@ -82,9 +88,17 @@ lock: $(STAMP) ## Pin what pyproject.toml asks for; ARGS=--upgrade takes the new
 	"$(BIN)"/$(LOCK) --all-extras $(ARGS) --output-file requirements.lock
 	"$(BIN)"/$(LOCK) --extra sim --constraints requirements.lock --output-file deploy/requirements.lock
 
+DATA := $(or $(GAPLESS_HOME),.gapless)
+
 clean: ## Remove the environment and every cache; collected data stays
 	rm -rf "$(VENV)" build dist .hypothesis .import_linter_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@if [ -d "$(DATA)" ]; then \
+		echo "what was collected stays in $(DATA); make down ARGS=\"--forget --yes\" deletes it"; \
+		for elsewhere in $(wildcard $(DATA)/servers.path $(DATA)/*/servers.path); do \
+			echo "and, since root started it, in $$(cat "$$elsewhere")"; \
+		done; \
+	fi
 
 # The stamp holds the folder it was made for: scripts and the editable install name it, so a
 # moved or copied clone starts afresh. Debian splits ensurepip off; there the pip of the Python
