@@ -13,7 +13,7 @@ from sim.market.sessions import Sessions, sessions_of
 
 KNOWN = (
     "AAPL", "MSFT", "NVDA", "AMZN", "GOOGL", "META", "TSLA", "SPY", "QQQ", "JPM", "V", "XOM", "UNH", "WMT", "PG",
-    "JNJ", "HD", "KO", "PEP", "DIS",
+    "BAC", "JNJ", "HD", "KO", "PEP",
 )  # fmt: skip
 """Names that people try first. They lead every invented universe; their prices are invented all the same."""
 _CONSONANTS, _VOWELS = "BCDFGHJKLMNPRSTVWXYZ", "AEIOU"
