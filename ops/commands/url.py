@@ -7,7 +7,7 @@ from urllib.parse import urlsplit, urlunsplit
 from core.log import mask_url
 from ops.connect import database, settings
 from ops.registering import Commands
-from ops.shell import ops_word
+from ops.shell import ops_word, psql_word
 
 
 def register(commands: Commands) -> None:
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     print(without_password(config.database_url))
     if without_password(config.database_url) != config.database_url:
         print(
-            f"the password is left out; `{ops_word()} url --show-password` prints it",
+            f'the password is left out; {psql_word()} "$({ops_word()} url --show-password)" connects',
             file=sys.stderr,
         )
     return 0

@@ -9,7 +9,7 @@ from db import counts
 from db.counts import RevisedBar
 from db.pool import Database
 from ops.demo.scenario import Timeline
-from ops.shell import line
+from ops.shell import line, psql_word
 
 KIND = "demo --keep"
 """What the stack is called once its scheduler and workers have ended."""
@@ -41,7 +41,7 @@ def lines(home: Path, times: Timeline, bar: RevisedBar | None) -> Iterator[str]:
     call = f"candles_as_of(ARRAY['{bar.symbol}'], '1m', '{start}', '{end}', '{then}')"
     url = line(home, "url --show-password")
     # Printed for a person to type, never executed here.
-    yield f"""  psql "$({url})" -c "SELECT close, volume, as_of FROM {call}\""""  # noqa: S608
+    yield f"""  {psql_word()} "$({url})" -c "SELECT close, volume, as_of FROM {call}\""""  # noqa: S608
     yield (
         f"The first shows the bar as it is: close {bar.now[0]:g}, volume {bar.now[1] or 0:,.0f}; the others as it "
         f"was known then: {bar.then[0]:g} and {bar.then[1] or 0:,.0f}."
