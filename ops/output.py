@@ -23,8 +23,18 @@ def text(value: object) -> str:
     return str(value)
 
 
-def table(rows: Iterable[Mapping[str, object]], columns: Sequence[str]) -> None:
-    """Aligned columns with a header; numbers to the right."""
+def table(
+    rows: Iterable[Mapping[str, object]],
+    columns: Sequence[str],
+    below: Sequence[Sequence[str]] = (),
+) -> None:
+    """Aligned columns with a header; numbers to the right.
+
+    Args:
+        rows: What stands in the columns, by their names.
+        columns: In their order.
+        below: For each row, lines to print below it as they are.
+    """
     body = [
         list(rows_values) for rows_values in ([row.get(name) for name in columns] for row in rows)
     ]
@@ -36,12 +46,14 @@ def table(rows: Iterable[Mapping[str, object]], columns: Sequence[str]) -> None:
         bool(body) and all(isinstance(row[i], int | float) or row[i] is None for row in body)
         for i in range(len(columns))
     ]
-    for line in [list(columns), *cells]:
+    for number, line in enumerate([list(columns), *cells], start=-1):
         parts = [
             cell.rjust(width) if to_right else cell.ljust(width)
             for cell, width, to_right in zip(line, widths, right, strict=True)
         ]
         print("  ".join(parts).rstrip())
+        for more in below[number] if 0 <= number < len(below) else ():
+            print(more)
 
 
 def as_json(value: Any) -> None:

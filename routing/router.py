@@ -24,7 +24,7 @@ from routing.pair import Pair, Pass
 from routing.policy import Bands, Candidate, order
 from routing.retry import RetryBudget
 from routing.sources import Source
-from routing.state import RoutingState
+from routing.state import LastWords, RoutingState
 from routing.status import SourceStatus, describe
 from routing.wallet import LongWindows, Refused, Token
 
@@ -191,6 +191,43 @@ class Router:
                 raise NoRouteError(capability, named, retry_at=self._retry_at(waits))
             self.clock.sleep(min(left, max(min(waits), 0.001), _LONGEST_STEP_S))
 
+    def second(
+        self, capability: Capability, than: Collection[str], *, spare: bool
+    ) -> Lease | None:
+        """A lease on a source whose answer can be held against another's; None when there is none now.
+
+        It is one of the policy, whose breaker is closed, and takes what live work leaves.
+
+        Args:
+            capability: What is asked for.
+            than: Sources that answered already, the one in question first.
+            spare: Not of a source whose day is short of calls.
+        """
+        first, *_ = than
+        adjustment = self._specs[first, capability].adjustment
+        policy = [name for band in self._policies.get(capability, ()) for name in band]
+        able = {
+            name
+            for name in policy
+            if name not in than
+            and (spec := self._specs.get((name, capability))) is not None
+            # Quotes are of now, before any split or dividend to come.
+            and (capability.interval is None or spec.adjustment == adjustment)
+            and self._breakers[name, capability].pair.view.standing.share >= 1
+            and not (spare and self._budgets[name].scarce)
+        }
+        if not able:
+            return None
+        try:
+            return self.acquire(
+                capability,
+                share=Share.BACKFILL,
+                exclude=frozenset(policy) - able,
+                deadline=self.clock.monotonic(),
+            )
+        except NoRouteError:
+            return None
+
     def status(self) -> list[SourceStatus]:
         """Every source of every policy, best band first; asks Redis and the database."""
         self._fleet.exchange()
@@ -201,16 +238,16 @@ class Router:
             for name in names
         ]
         budgets: dict[str, tuple[LimitUse, ...]] = {}
-        errors: dict[tuple[str, Capability], tuple[str, float] | None] = {}
+        last: dict[tuple[str, Capability], LastWords] = {}
         try:
             keys = [self._state.pair_key(*key) for key in self._breakers]
-            errors = dict(zip(self._breakers, self._state.last_errors(keys), strict=True))
+            last = dict(zip(self._breakers, self._state.last_words(keys), strict=True))
             for name, budget in self._budgets.items():
                 budgets[name] = tuple(budget.usage())
         except (QueueError, StorageError) as error:
             log.warning("routing status is incomplete", extra={"reason": str(error)})
         return [
-            self._status(name, capability, band, budgets.get(name, ()), errors)
+            self._status(name, capability, band, budgets.get(name, ()), last)
             for name, capability, band in places
         ]
 
@@ -337,7 +374,7 @@ class Router:
         capability: Capability,
         band: int,
         budgets: tuple[LimitUse, ...],
-        errors: Mapping[tuple[str, Capability], tuple[str, float] | None],
+        last: Mapping[tuple[str, Capability], LastWords],
     ) -> SourceStatus:
         why = self._why_ineligible(name, capability)
         breaker = self._breakers.get((name, capability))
@@ -348,5 +385,6 @@ class Router:
             bare = _Ask(capability, Share.LIVE, None, (), (), {name: 0.0})
             why = self._candidate(name, bare, now).refusal
         everyone = sum(b.pair.view.calls for (_, c), b in self._breakers.items() if c == capability)
-        error = errors.get((name, capability))
-        return describe(breaker.pair, band, why, now, everyone, budgets, error)
+        said = last.get((name, capability), LastWords())
+        off = name in self._switched_off()
+        return describe(breaker.pair, band, why, now, everyone, budgets, said, disabled=off)

@@ -8,6 +8,7 @@ run, which callers take for granted.
 import logging
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,6 +38,17 @@ _CONNECT_S = 0.04
 _ANSWER_S = 0.08
 _REST_S = 0.25
 _SEGMENTS_SENT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class LastWords:
+    """The last good answer and the last error of a source, as long as Redis remembers them: two days."""
+
+    answer_s: float | None = None
+    """Real seconds since the last good answer; None: none."""
+    error: str = ""
+    error_s: float | None = None
+    """Real seconds since the last error."""
 
 
 class RoutingState:
@@ -119,8 +131,8 @@ class RoutingState:
             self._note_back()
         return answer
 
-    def last_errors(self, keys: Sequence[str]) -> list[tuple[str, float] | None]:
-        """Last error of each pair and how many real seconds ago it was, None for none.
+    def last_words(self, keys: Sequence[str]) -> list[LastWords]:
+        """What each pair's source said last, good and bad.
 
         Raises:
             QueueError: Redis does not answer now.
@@ -130,13 +142,17 @@ class RoutingState:
             with client.pipeline(transaction=False) as pipe:
                 pipe.time()
                 for key in keys:
-                    pipe.hmget(key, "error", "error_at")
+                    pipe.hmget(key, "ok", "error", "error_at")
                 (seconds, micros), *rows = pipe.execute()
         except (RedisError, OSError) as error:
             self._note_away(error)
             raise QueueError(f"Redis does not answer the router: {error}") from error
         now_ms = int(seconds) * 1000 + int(micros) / 1000
-        return [(text, (now_ms - float(at)) / 1000) if text else None for text, at in rows]
+
+        def ago_s(at: str | None) -> float | None:
+            return (now_ms - float(at)) / 1000 if at else None
+
+        return [LastWords(ago_s(ok), text or "", ago_s(at)) for ok, text, at in rows]
 
     def close(self) -> None:
         """Close the connections."""

@@ -6,6 +6,7 @@ from core.words import Capability
 from routing.budgets import LimitUse
 from routing.health import Health
 from routing.pair import Pair
+from routing.state import LastWords
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class SourceStatus:
     why_not: str | None
     """Why it would not be chosen now; None when it would be, better ones aside."""
     state: str = "ineligible"
-    """closed, half-open, open, or ineligible."""
+    """closed, half-open, open; disabled, not entitled, or ineligible where it is not asked at all."""
     circuit: float = 1.0
     """0 open, 0.5 half-open, 1 closed."""
     share: float = 0.0
@@ -39,6 +40,13 @@ class SourceStatus:
     last_error: str = ""
     last_error_s: float | None = None
     """Real seconds since then."""
+    last_answer_s: float | None = None
+    """Real seconds since the last good answer; None: none in the last two days."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether anybody asked it in the last two days."""
+        return self.last_answer_s is not None or bool(self.last_error)
 
 
 def describe(
@@ -48,7 +56,9 @@ def describe(
     now: float,
     everyone: float,
     budgets: tuple[LimitUse, ...],
-    error: tuple[str, float] | None,
+    last: LastWords,
+    *,
+    disabled: bool,
 ) -> SourceStatus:
     """Put together what is known of an installed source.
 
@@ -59,20 +69,24 @@ def describe(
         now: Monotonic seconds.
         everyone: Recent calls of all sources for the capability.
         budgets: How its limits are used.
-        error: The last error and how many real seconds ago it was.
+        last: What it said last.
+        disabled: The operator has switched it off.
     """
     view = pair.view
     if why_not is None:
         why_not = next(
             (_used_up(use) for use in budgets if use.left <= 0 or use.paused_s > 0), None
         )
+    state = view.standing.state.value
+    if disabled or view.off_s > 0:
+        state = "disabled" if disabled else "not entitled"
     return SourceStatus(
         pair.source,
         pair.capability,
         band,
         installed=True,
         why_not=why_not,
-        state=view.standing.state.value,
+        state=state,
         circuit=view.standing.state.value_shown,
         share=view.standing.share,
         opens_in_s=view.wait_s(now),
@@ -82,8 +96,9 @@ def describe(
         usual_ms=None if view.usual_s is None else 1000 * view.usual_s,
         traffic=view.calls / everyone if everyone else 0.0,
         budgets=budgets,
-        last_error=error[0] if error else "",
-        last_error_s=error[1] if error else None,
+        last_error=last.error,
+        last_error_s=last.error_s,
+        last_answer_s=last.answer_s,
     )
 
 

@@ -3,20 +3,24 @@
 import argparse
 import getpass
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
+from core.bars import Bar
 from core.clock import Clock
 from core.errors import ProviderError, UsageError
 from core.settings import Settings
 from core.windows import Window, floor_to
 from core.words import Capability
 from db import calendars, switches, universe
-from db.pool import Database
-from ops import output
+from db.pool import Connection, Database
+from db.universe import Member
+from ops import output, provider_lines
 from ops.connect import database, settings
 from ops.registering import Commands
+from ops.symbols import one
+from ops.words import counted
 from providers.base import Provider, Request
 from routing.router import Router, SourceStatus
 from workers.wiring import build_router, build_sources
@@ -70,44 +74,26 @@ def run_show(options: argparse.Namespace) -> int:
     """Print every source of every policy; 1 when a capability has no source that can be asked."""
     config = settings()
     with database(config) as db, _router(config, db) as router:
-        found = [
-            status
-            for status in router.status()
-            if status.capability is not Capability.OPTIONS_CHAIN
-        ]
-    rows = [_row(status) for status in found]
+        found = router.status()
+    why = provider_lines.reasons(found)
     if options.json:
-        output.as_json(rows)
+        output.as_json(
+            [provider_lines.as_json(one, why[(one.capability, one.source)]) for one in found]
+        )
     else:
-        columns = [
-            "capability",
-            "source",
-            "state",
-            "health",
-            "breaker",
-            "latency",
-            "errors",
-            "complete",
-            "why not",
-        ]
-        output.table(rows, columns)
-    served = {status.capability for status in found if status.why_not is None}
-    return 0 if served >= {status.capability for status in found} else 1
+        _print(found, why)
+    wanted = [status for status in found if status.capability is not Capability.OPTIONS_CHAIN]
+    served = {status.capability for status in wanted if status.why_not is None}
+    return 0 if served >= {status.capability for status in wanted} else 1
 
 
-def _row(status: SourceStatus) -> dict[str, object]:
-    terms = status.terms
-    return {
-        "capability": str(status.capability),
-        "source": status.source,
-        "state": status.state,
-        "health": None if status.health is None else round(status.health, 3),
-        "breaker": None if terms is None else terms.breaker,
-        "latency": None if terms is None else round(terms.latency, 3),
-        "errors": None if terms is None else round(terms.errors, 3),
-        "complete": None if terms is None else round(terms.completeness, 3),
-        "why not": status.why_not,
-    }
+def _print(found: Sequence[SourceStatus], why: Mapping[tuple[Capability, str], str | None]) -> None:
+    below = [list(provider_lines.details(one, why[(one.capability, one.source)])) for one in found]
+    output.table(map(provider_lines.row, found), provider_lines.COLUMNS, below)
+    budgets = provider_lines.budget_rows(found)
+    if budgets:
+        print()
+        output.table(budgets, provider_lines.BUDGET_COLUMNS)
 
 
 def run_test(options: argparse.Namespace) -> int:
@@ -120,14 +106,9 @@ def run_test(options: argparse.Namespace) -> int:
             offered = ", ".join(sorted(provider.specs()))
             raise UsageError(f"{options.name} does not offer {capability}; it offers {offered}")
         with db.transaction() as conn:
-            members = universe.members(conn)
-            found = [m for m in members if options.symbol in (None, m.symbol)]
-            if not found:
-                raise UsageError(
-                    f"symbol {options.symbol} is not in the universe; see `ops universe show`"
-                )
-            calendar = calendars.require(conn, [found[0].calendar])[found[0].calendar]
-        symbol = found[0].symbol
+            member = one(conn, options.symbol) if options.symbol else _first_member(conn)
+            calendar = calendars.require(conn, [member.calendar])[member.calendar]
+        symbol = member.symbol
         window = None
         if capability.interval is not None:
             session = calendar.session_at(db.clock.now()) or calendar.last_closed(db.clock.now())
@@ -161,12 +142,25 @@ def run_test(options: argparse.Namespace) -> int:
     if quote is not None:
         print(f"  bid {quote.bid} ask {quote.ask} last {quote.last} at {output.text(quote.ts)}")
     elif bars:
-        print(f"  {len(bars)} bars of {window}; the last: {bars[-1]}")
+        print(f"  {counted(len(bars), 'bar')} of {window}; the last: {_words(bars[-1])}")
     else:
         print(f"  no bars in {window}")
     for _symbol, ts, reason in page.rejects[:5]:
         print(f"  refused {output.text(ts)}: {reason}")
     return 0
+
+
+def _first_member(conn: Connection) -> Member:
+    members = universe.members(conn)
+    if not members:
+        raise UsageError("the universe is empty; load one with `ops universe load FILE`")
+    return members[0]
+
+
+def _words(bar: Bar) -> str:
+    values = (bar.open, bar.high, bar.low, bar.close, bar.volume)
+    named = zip(("open", "high", "low", "close", "volume"), values, strict=True)
+    return " ".join([output.text(bar.ts), *(f"{name} {output.text(v)}" for name, v in named)])
 
 
 def _provider(config: Settings, clock: Clock, name: str) -> Provider:

@@ -245,11 +245,24 @@ def test_status_tells_all_that_people_ask(redis_url: str) -> None:
     assert a.why_not == "budget used up: 4 per 60 s"
     assert a.last_error == ""
     assert a.traffic == pytest.approx(3 / 4)
+    assert a.last_answer_s is not None
+    assert a.asked
     assert missing.why_not == "not installed yet"
     assert (missing.state, missing.health) == ("ineligible", None)
     assert b.why_not is None
     assert b.last_error == "unavailable: http://u:***@x/?token=*** is down"
     assert 0 <= (b.last_error_s or 0) < 5
+    assert b.last_answer_s is None
+    assert b.asked
+
+
+def test_a_source_that_nobody_asked_or_that_is_off_says_so(redis_url: str) -> None:
+    with closing(
+        router(redis_url, CLOCK, [source("a"), source("b")], disabled=lambda: {"b": "drill"})
+    ) as built:
+        a, b = built.status()
+    assert (a.state, a.asked, a.why_not) == ("closed", False, None)
+    assert (b.state, b.why_not) == ("disabled", "disabled by the operator: drill")
 
 
 class Heard(pybreaker.CircuitBreakerListener):
