@@ -117,6 +117,11 @@ class FleetBreaker(pybreaker.CircuitBreaker):
         if self.pair.dropped(call, self._clock.monotonic()):
             self._fleet.exchange()
 
+    def accuse(self, why: str) -> None:
+        """The source was found out: it answers, and what it says is not so. Opens at once."""
+        if self.pair.accuse(why):
+            self._fleet.exchange()
+
     def before(self, function: Callable[..., Any]) -> None:
         """Tell the listeners that a call goes out."""
         for listener in self._listening():

@@ -32,6 +32,7 @@ _SHRINK, _LEAST_SHARE = 0.7, 0.1
 """A 429 leaves 70 % of the limits in use, and never less than a tenth."""
 _SAME_BURST_S = 1.0
 """429s within so many real seconds belong to calls that left before the first, and shrink once."""
+_DAY_S, _FEW_A_DAY = 86_400.0, 5000
 _LONGEST_PAUSE_S, _QUOTA_PAUSE_S = 15.0, 3600.0
 """Market seconds of pause where the provider names none."""
 
@@ -106,6 +107,11 @@ class Budget:
         """Scopes whose windows hold calls that were counted by other windows, before a reload."""
         self._wallets: dict[tuple[tuple[int, ...], Share], Wallet] = {}
         self._lock = threading.Lock()
+
+    @property
+    def scarce(self) -> bool:
+        """Whether a day of it is few calls."""
+        return any(limit.units * _DAY_S < _FEW_A_DAY * limit.window_s for limit in self.limits)
 
     def follow(self, former: "Budget | None") -> None:
         """Take the place of the budget of earlier settings: windows that it lacked begin as full."""

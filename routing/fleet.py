@@ -120,8 +120,15 @@ class Fleet:
         granted, rows = orjson.loads(answer)
         self.retries.exchanged(calls, int(granted))
         self._at = now = self._clock.monotonic()
-        for pair, row in zip(self._pairs, rows, strict=True):
-            if pair.saw(_view(now, row)):
+        views = [_view(now, row) for row in rows]
+        best = dict[str, float]()
+        for pair, view in zip(self._pairs, views, strict=True):
+            if view.usual_completeness is not None:
+                known = best.get(pair.capability, 0.0)
+                best[pair.capability] = max(known, view.usual_completeness)
+        for pair, view in zip(self._pairs, views, strict=True):
+            pair.best_completeness = best.get(pair.capability, 1.0)
+            if pair.saw(view):
                 self._moved(pair)
 
     def _go_alone(

@@ -22,6 +22,8 @@ _SLOW_FACTOR = 8.0
 _SLOW_LEAST_S = 0.25
 _SLOW_OF_LIMIT = 0.8
 _USUALLY_COMPLETE = 0.8
+_LEAST_OF_BEST = 0.05
+"""Where hardly anything trades, one bar more or less says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Health:
     errors: float = 1.0
     """Share of recent calls that did not fail by the source's fault; 404s and 429s are no calls here."""
     completeness: float = 1.0
-    """Bars that came of the bars that were to come, by answer; 1 where none were to come."""
+    """What came of what was to come by the calendar and the best of the other sources, by answer."""
 
     @property
     def score(self) -> float:
@@ -67,9 +69,16 @@ def latency_sample(latency_s: float, timeout_s: float) -> float:
     return max(0.0, math.log(timeout_s / latency_s) / math.log(_QUICK))
 
 
-def completeness_sample(expected: int, received: int) -> float:
-    """Share of the expected bars that came; more than expected is 1."""
-    return min(1.0, received / expected)
+def completeness_sample(expected: int, received: int, usual_of_best: float = 1.0) -> float:
+    """Share of what the calendar expects that came, as far as any source has it; more is 1.
+
+    Args:
+        expected: Bars, or quotes that were to be fresh; above 0.
+        received: How many of them came.
+        usual_of_best: Share that the most complete source usually has: what nobody has, because
+            nothing traded, is no source's fault.
+    """
+    return min(1.0, received / (expected * max(usual_of_best, _LEAST_OF_BEST)))
 
 
 def relax(term: float, age_s: float) -> float:
@@ -100,4 +109,4 @@ def is_hollow(expected: int, received: int, usual: float | None) -> bool:
 
     Only where the source is usually complete: a universe of rarely traded symbols is no fault.
     """
-    return expected >= 2 and received == 0 and usual is not None and usual >= _USUALLY_COMPLETE
+    return expected >= 1 and received == 0 and usual is not None and usual >= _USUALLY_COMPLETE

@@ -49,6 +49,24 @@ class Lease:
         """Whether this call is the fleet's one probe of the source."""
         return bool(self._pass.probe)
 
+    @property
+    def on_trial(self) -> bool:
+        """Whether the source is coming back from an opening, so that its word needs a second one."""
+        return self.probe or self._breaker.pair.view.standing.share < 1
+
+    @property
+    def opened_for(self) -> str:
+        """Reason of the source's last opening."""
+        return self._breaker.pair.view.standing.why
+
+    def incomplete(self) -> bool:
+        """Whether the source leaves out more than usual lately."""
+        return self._breaker.pair.incomplete(self._desk.clock.monotonic())
+
+    def accuse(self, why: str) -> None:
+        """The source answers, and what it says was found to be untrue: open its breaker at once."""
+        self._breaker.accuse(why)
+
     def fresh(self) -> bool:
         """Whether the call may still leave; if not, release and acquire again."""
         return self._desk.clock.monotonic() < self._token.use_by

@@ -20,6 +20,7 @@ from routing import health
 from routing.circuit import Circuit, Standing, State, Verdict
 from routing.guard import Guard
 from routing.health import Health
+from routing.usual import Missing
 
 _REASON_LENGTH = 200
 _GOLDEN = 0.6180339887498949
@@ -66,6 +67,7 @@ class _Samples:
     lat: float = 0.0
     lat_n: int = 0
     cmp: float = 0.0
+    full: float = 0.0
     cmp_n: int = 0
     off: str = ""
     error: str = ""
@@ -102,7 +104,10 @@ class Pair:
         self.capability = capability
         self.timeout_s = timeout_s
         self.view = View(0.0, Standing(State.CLOSED, 0, 1.0, 0.0))
+        self.best_completeness = 1.0
+        """Usual completeness of the most complete source of the capability; the fleet sets it."""
         self._guard = Guard()
+        self._missing = Missing()
         self._lock = threading.Lock()
         self._samples = _Samples(0)
         self._circuit = Circuit()
@@ -144,8 +149,12 @@ class Pair:
         """A call was answered; True when the fleet should know at once."""
         view = self.view
         slow = health.is_slow(latency_s, self.timeout_s, view.usual_s)
-        hollow = health.is_hollow(expected, received, view.usual_completeness)
         with self._lock:
+            usual = self._missing.usual
+            # What this process asks for may trade less than what the others do.
+            complete = view.usual_completeness if usual is None else 1 - usual
+            hollow = health.is_hollow(expected, received, complete)
+            self._missing.add(now, expected, expected - min(received, expected))
             self._guard.good(call.ticket, now)
             samples = self._samples
             samples.empty = False
@@ -154,13 +163,36 @@ class Pair:
             samples.lat += health.latency_sample(latency_s, self.timeout_s)
             samples.lat_n += 1
             if expected > 0:
-                samples.cmp += health.completeness_sample(expected, received)
+                samples.cmp += health.completeness_sample(
+                    expected, received, self.best_completeness
+                )
+                samples.full += health.completeness_sample(expected, received)
                 samples.cmp_n += 1
             if call.probe:
                 why = "slow" if slow else "empty"
                 return self._tell_probe(call, "bad" if slow or hollow else "ok", why, now)
             self._count(call, now, bad=slow or hollow)
             return False
+
+    def incomplete(self, now: float) -> bool:
+        """Whether more is missing lately than usual, in what this process asks for."""
+        with self._lock:
+            return self._missing.unusual(now)
+
+    def accuse(self, why: str) -> bool:
+        """What this process found out of the source opens the breaker; True if there is any need."""
+        with self._lock:
+            if self.view.standing.share <= 0:
+                return False
+            samples = self._samples
+            samples.empty = False
+            samples.trip = samples.error = mask(why)[:_REASON_LENGTH]
+            samples.ver = self.view.standing.version
+            if self._alone:
+                now = self.view.at * 1000
+                self._circuit.record(now, samples.ver, 0, 0, trip=samples.trip)
+                samples.trip = ""
+            return True
 
     def failed(self, call: Pass, now: float, error: ProviderError, latency_s: float) -> bool:
         """A call failed; True when the fleet should know at once."""

@@ -191,9 +191,7 @@ class Router:
                 raise NoRouteError(capability, named, retry_at=self._retry_at(waits))
             self.clock.sleep(min(left, max(min(waits), 0.001), _LONGEST_STEP_S))
 
-    def second(
-        self, capability: Capability, than: Collection[str], *, spare: bool
-    ) -> Lease | None:
+    def second(self, capability: Capability, than: Collection[str], *, spare: bool) -> Lease | None:
         """A lease on a source whose answer can be held against another's; None when there is none now.
 
         It is one of the policy, whose breaker is closed, and takes what live work leaves.

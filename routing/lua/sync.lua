@@ -5,7 +5,7 @@
 --   KEYS[1+i]  pair:<source>:<capability>    hash: the breaker's fields of circuit.lua, and
 --     lat, err, cmp and lat_at, err_at, cmp_at   terms of health as of their last sample, and ms of that
 --     base, base_n, base_at                  usual latency (ln ms), samples behind it, ms of the last
---     full, full_n, full_at                  usual completeness, likewise
+--     full, full_n, full_at                  usual completeness by the calendar alone, likewise
 --     off_until, off_why, off_n              not entitled until (ms), the provider's words, refusals in a row
 --     ok                                     ms of the last good answer
 --     calls_at, calls                        faded count of calls, for the share of traffic
@@ -120,7 +120,7 @@ local function exchange(key, packed)
     end
     if s.cmp_n > 0 then
       cmp = blend(cmp, s.cmp / s.cmp_n, s.cmp_n)
-      h.full, h.full_n = usual(h.full, h.full_n, h.full_at, s.cmp / s.cmp_n, s.cmp_n)
+      h.full, h.full_n = usual(h.full, h.full_n, h.full_at, s.full / s.cmp_n, s.cmp_n)
       put('cmp', text(cmp), 'cmp_at', stamp(now), 'full', text(h.full), 'full_n', h.full_n, 'full_at', stamp(now))
     end
     if s.good > 0 then

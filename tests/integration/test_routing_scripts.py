@@ -292,7 +292,7 @@ MODEL = json.dumps(dict(fleet.rules()))
 def samples(**words: Any) -> str:
     base = dict.fromkeys(["good", "failed", "calls", "bad", "auth", "lat_n", "cmp_n"], 0)
     base |= dict.fromkeys(["trip", "off", "error", "probe", "verdict", "why"], "")
-    return json.dumps(base | {"ver": 0, "ln_ms": 0.0, "lat": 0.0, "cmp": 0.0} | words)
+    return json.dumps(base | {"ver": 0, "ln_ms": 0.0, "lat": 0.0, "cmp": 0.0, "full": 0.0} | words)
 
 
 moves = st.lists(

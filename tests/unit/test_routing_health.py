@@ -70,8 +70,15 @@ def test_an_empty_answer_is_a_failure_only_where_answers_are_usually_complete() 
     assert not health.is_hollow(3, 0, 0.4), "rarely traded symbols"
     assert not health.is_hollow(3, 0, None)
     assert not health.is_hollow(0, 0, 0.97)
+    assert health.is_hollow(1, 0, 0.97), "live work expects one settled bar in a call"
 
 
 @pytest.mark.parametrize(("expected", "received", "sample"), [(4, 2, 0.5), (4, 4, 1), (4, 9, 1)])
 def test_completeness_is_the_share_that_came(expected: int, received: int, sample: float) -> None:
     assert health.completeness_sample(expected, received) == sample
+
+
+def test_what_no_source_has_is_missing_for_none() -> None:
+    assert health.completeness_sample(10, 6, 0.6) == 1
+    assert health.completeness_sample(10, 3, 0.6) == pytest.approx(0.5)
+    assert health.completeness_sample(10, 1, 0.0) == 1, "where hardly anything trades"
