@@ -168,7 +168,7 @@ class Asking:
         if isinstance(error, RateLimitedError):
             return self._later(question)
         barred = question.barred | {source}
-        others = set(self.context.router.eligible(self.capability)) - barred - self._excluded()
+        others = self._others(barred)
         if not error.counts_against_health:
             if others:
                 self.add([replace(question, barred=barred)])
@@ -219,7 +219,8 @@ class Asking:
                 self.capability,
                 share=self.share,
                 hint=self.hint,
-                exclude=barred | self._excluded(),
+                pinned=self.only,
+                exclude=barred,
                 deadline=min(self.deadline, clock.monotonic() + patience),
             )
             kept = self._send(lease, barred, ended)
@@ -379,11 +380,11 @@ class Asking:
         reason = error or DeadlineExceededError(f"no time left to ask for {self.capability}")
         return [Unanswered(question, reason) for question in self._waiting.pop(barred)]
 
-    def _excluded(self) -> frozenset[str]:
-        """Every source but the one that the questions are pinned to."""
-        if self.only is None:
+    def _others(self, barred: frozenset[str]) -> frozenset[str]:
+        """Sources that may be asked instead; none where the questions are pinned to one."""
+        if self.only is not None:
             return frozenset()
-        return frozenset(self.context.router.eligible(self.capability)) - {self.only}
+        return frozenset(self.context.router.eligible(self.capability)) - barred
 
 
 def _without_rest(

@@ -180,6 +180,21 @@ def test_what_the_first_source_lacks_the_second_is_asked_for_in_the_same_run(wor
     assert {stored[hole][1] for hole in holes} == {"two"}
 
 
+def test_a_second_reading_asks_the_source_that_it_is_about_though_no_policy_names_it(
+    world: World,
+) -> None:
+    ids = world.load("A")
+    one, two = Scripted("one", world.clock), Scripted("two", world.clock)
+    again = row(ids["A"], window("15:00:00", "15:10:00"), origin="reread", provider="two")
+    jobs = table.enqueue(world.db, [again])
+
+    assert run(world.context(one, two, bands=["one"]), jobs) == {"claimed": 1, "done": 1}
+
+    assert one.sent == []
+    assert two.asked() == ["A"]
+    assert {source for _, source, *_ in world.stored("A").values()} == {"two"}
+
+
 def test_what_both_sources_lack_becomes_confirmed_empty(world: World) -> None:
     ids = world.load("A")
     hole = at("15:02:00")
