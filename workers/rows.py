@@ -127,6 +127,8 @@ class Series:
             asked=self.asked,
             error=self.error,
             asked_at=self.asked_at,
+            missing=len(missing),
+            expected=self._expected(row.window),
         )
 
     def _ask(self, windows: Sequence[Window], barred: frozenset[str]) -> list[Question]:
@@ -140,6 +142,12 @@ class Series:
             return window
         trading = self.calendar.trading(window)
         return Window(trading[0].start, trading[-1].end) if trading else None
+
+    def _expected(self, window: Window) -> int:
+        if self.interval is Interval.D1:
+            return sum(1 for _ in self.calendar.between(window))
+        hours = self.calendar.trading(window)
+        return sum(-(-part.length // self.interval.delta) for part in hours)
 
     def _starts(self, windows: Iterable[Window]) -> Iterable[datetime]:
         step = self.interval.delta

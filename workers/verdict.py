@@ -39,6 +39,10 @@ class Findings:
     """Why somebody did not answer."""
     asked_at: datetime | None
     """Market time of the last answer; None when there was none."""
+    missing: int = 0
+    """Bars in ``lacking``."""
+    expected: int = 0
+    """Bars that the calendar expects in the row; 0 where it does not speak of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ def judge(
             return Verdict("pending", f"lacking at {names}; no answer from {others}{why}", pause_s)
         again = found.answered_by & found.answered_now & answered_before
         if len(found.answered_by) >= 2 or again or found.asked_at is None:
-            return Verdict("done", f"empty by the word of {names}")
+            return Verdict("done", _emptiness(found, names))
         return Verdict(
             "pending",
             f"lacking at {names}, the only source: to be asked a second time",
@@ -94,6 +98,14 @@ def judge(
         until = max(window.end for window in found.unsettled) + settle
         return Verdict("pending", "asked before it settled", not_before=until)
     return Verdict("done", "filled" if found.asked_at is not None else "no trading time in it")
+
+
+def _emptiness(found: Findings, names: str) -> str:
+    """What a done row says that still lacks bars: most of it may have been filled."""
+    if found.missing < found.expected:
+        rest = f"{found.missing:,} of {found.expected:,} bars"
+        return f"filled, but for {rest}: empty by the word of {names}"
+    return f"empty by the word of {names}"
 
 
 def _not_answered(found: Findings, pause_s: float) -> Verdict:

@@ -56,6 +56,13 @@ def test_what_two_sources_lack_is_done() -> None:
     assert "a, b" in verdict.reason
 
 
+def test_a_row_that_was_mostly_filled_says_how_much_of_it_is_empty() -> None:
+    assert decide(lacking("a", "b", missing=3, expected=120)).reason == (
+        "filled, but for 3 of 120 bars: empty by the word of a, b"
+    )
+    assert decide(lacking("a", "b", missing=3, expected=3)).reason == "empty by the word of a, b"
+
+
 def test_the_only_source_is_asked_a_second_time_fifteen_minutes_later() -> None:
     verdict = decide(lacking("a"), eligible=frozenset({"a"}))
 
