@@ -56,11 +56,21 @@ def run(options: argparse.Namespace) -> int:
             "attainable s",
             "note",
         ]
-        output.table(rows, columns)
+        rates = ("calls/min", "budget/min")
+        output.table(
+            ({**row, **{name: _rate(row.get(name)) for name in rates}} for row in rows), columns
+        )
         print(
             "\nattainable s: seconds between two asks of a symbol if this source served this row alone"
         )
     return 1 if any(row["note"] == "too slow" and row["first"] for row in rows) else 0
+
+
+def _rate(value: object) -> float | None:
+    """A rate as people read it: one decimal, or two digits where that would say nothing."""
+    if not isinstance(value, int | float):
+        return None
+    return round(value, 1) if value >= 10 else float(f"{value:.2g}")
 
 
 def _demands(config: Settings, counts: dict[Tier, int]) -> list[Demand]:
