@@ -108,11 +108,10 @@ def _names(seed: int, count: int) -> Iterator[str]:
     if count > most:
         raise SettingsError(f"{count} symbols asked; expected at most {most}")
     yield from KNOWN
-    order = (
-        np.random.Generator(np.random.Philox(key=key_of(seed, "names"))).permutation(fours).tolist()
-    )
+    chooser = np.random.Generator(np.random.Philox(key=key_of(seed, "names")))
+    order: list[int] = chooser.permutation(fours).tolist()
     for tail in ("", *_CONSONANTS):
         for number in order:
-            name = pairs[number // len(pairs)] + pairs[number % len(pairs)] + tail
+            name: str = pairs[number // len(pairs)] + pairs[number % len(pairs)] + tail
             if name not in KNOWN:
                 yield name
