@@ -27,7 +27,7 @@ def example(db: Database, window: Window) -> RevisedBar | None:
 def lines(home: Path, times: Timeline, bar: RevisedBar | None) -> Iterator[str]:
     """What stays up, what has ended, and commands that work as they stand."""
     yield "servers stay up with the day's data until Ctrl-C: PostgreSQL, Valkey and the simulated market."
-    yield "Scheduler and workers have ended: nothing more is collected, and a backfill would wait for ever."
+    yield "Scheduler and workers have ended: nothing more is collected, and a backfill finds nobody to do it."
     yield "In another shell of this folder:"
     yield f"  {line(home, 'status')}"
     part = "" if times.whole_session else f" --from {_stamp(times.open)} --to {_stamp(times.close)}"

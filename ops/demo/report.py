@@ -7,6 +7,7 @@ from typing import Any
 from ops.demo.options import DemoOptions
 from ops.shell import ops_word
 from ops.stack_file import shown
+from ops.words import counted
 
 MUST_BE_ZERO = (
     "missing",
@@ -43,10 +44,11 @@ def show(
         f"  {result['gaps_found']:,} bars found missing in between, {result['gaps_filled']:,} explained since; "
         f"{result['revised']:,} later versions stored"
     )
-    print(
-        f"  the market restated {result['stale_revision']:,} bars after we last asked for them: we could not know, "
-        "so they are not counted as wrong"
-    )
+    if result["stale_revision"]:
+        print(
+            f"  the market restated {counted(result['stale_revision'], 'bar')} after we last asked: we could not "
+            "know, so that is not counted as wrong"
+        )
     print(
         f"  {result['as_of_reads']:,} as-of reads repeated at the end, {result['lookahead']} saw the future or changed"
     )

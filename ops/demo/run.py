@@ -227,7 +227,7 @@ def _tell_revised(
     if seen.revised and (told == 0 or (closed and told > 0)):
         screen.event(
             market.now(),
-            f"{seen.revised:,} later versions of bars by now: sources restate them, old values stay readable",
+            f"{seen.revised:,} later versions so far: bars restated, old values stay readable",
         )
         return -1 if closed else seen.revised
     return told

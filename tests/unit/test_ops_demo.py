@@ -116,7 +116,7 @@ def test_a_clean_day_says_what_was_restated_too_late_and_what_to_try(capsys, tmp
     report.try_next()
 
     said = capsys.readouterr().out
-    assert "restated 3 bars after we last asked for them" in said
+    assert "restated 3 bars after we last asked" in said
     assert "up --sim" in said
 
 
