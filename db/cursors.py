@@ -1,12 +1,19 @@
 """How far each series has been asked of each source."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from core.windows import Window
+from core.windows import Window, floor_to
 from core.words import Interval
-from db.pool import Connection
+from db.pool import Connection, Database
 from db.sql import sql
+
+FOLD_AFTER = timedelta(days=28)
+"""Market time; gap passes and re-reads look back less."""
+_DAY = timedelta(days=1)
+_FOLD_EVERY = timedelta(days=7)
+"""So much has gathered beyond the cut before a cursor is folded."""
+_FOLD_ROWS = 500
 
 Covered = dict[tuple[int, str], list[Window]]
 
@@ -56,3 +63,19 @@ def suppliers(conn: Connection, symbol_ids: Sequence[int], window: Window) -> di
     for symbol_id, source in conn.execute(sql("cursors", "suppliers"), parameters, binary=True):
         found.setdefault(symbol_id, []).append(source)
     return found
+
+
+def fold(db: Database) -> int:
+    """Put coverage aside that ended over ``FOLD_AFTER`` ago; returns how many cursors were folded.
+
+    A sweep rewrites its cursors each time, so they should hold the sessions of now only. What is
+    covered stays the same; a second run, or one that dies, changes nothing.
+    """
+    cut = floor_to(db.clock.now() - FOLD_AFTER, _DAY)
+    parameters = {"to": cut, "from": cut - _FOLD_EVERY, "rows": _FOLD_ROWS}
+    total = 0
+    while True:
+        folded = db.run(lambda conn: conn.execute(sql("cursors", "fold"), parameters).rowcount)
+        total += folded
+        if folded < _FOLD_ROWS:
+            return total

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from core import metrics
 from core.telemetry import Telemetry
 from core.words import Capability
-from db import horizon, ranks
+from db import cursors, horizon, ranks
 from db.clock import ClockKeeper
 from db.expire import Retention, expire
 from db.live_settings import POLL_S, LiveSettings
@@ -26,6 +26,7 @@ _STUCK_EVERY_S = 2.0
 _RANKS_EVERY_S = 60.0
 _FLOOR_EVERY_S = 1.0
 _EXPIRE_EVERY_S = 3600.0
+_FOLD_EVERY_S = 3600.0
 """Real seconds. The rows of a day leave in steps over the day; a replay's day is over before."""
 STUCK_AFTER_S = 10.0
 """Real seconds for which a write transaction may stand before it is ended."""
@@ -66,6 +67,7 @@ class Housekeeping:
             _Chore(_CALENDARS_EVERY_S, self._refresh_calendars, leader_only=True),
             _Chore(_STUCK_EVERY_S, self._end_stuck, leader_only=True),
             _Chore(_EXPIRE_EVERY_S, self._expire, leader_only=True),
+            _Chore(_FOLD_EVERY_S, self._fold, leader_only=True),
             # Last, since it waits and fails while the clock is behind what was written.
             _Chore(_FLOOR_EVERY_S, self._raise_floor, leader_only=True),
         ]
@@ -109,6 +111,11 @@ class Housekeeping:
     def _raise_floor(self) -> None:
         """Keep the market clock's floor near now, also while nothing is written."""
         horizon.run(self._db, lambda _conn, _as_of: None)
+
+    def _fold(self) -> None:
+        folded = cursors.fold(self._db)
+        if folded:
+            log.info("coverage of long ago was folded", extra={"cursors": folded})
 
     def _expire(self) -> None:
         settings = self._settings.current()

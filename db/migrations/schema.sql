@@ -257,19 +257,19 @@ CREATE TABLE ingestion_cursor (
     covered tstzmultirange NOT NULL DEFAULT '{}'::tstzmultirange,
     unsettled tstzmultirange NOT NULL DEFAULT '{}'::tstzmultirange,
     lacked tstzmultirange NOT NULL DEFAULT '{}'::tstzmultirange,
-    bridged tstzmultirange NOT NULL DEFAULT '{}'::tstzmultirange,
-    bridged_version integer,
     last_as_of timestamp with time zone,
     last_asked_at timestamp with time zone,
     last_answered_at timestamp with time zone,
     updated_at timestamp with time zone,
+    covered_before tstzmultirange NOT NULL DEFAULT '{}'::tstzmultirange,
+    folded_to timestamp with time zone,
     PRIMARY KEY (symbol_id, interval_s, provider_id)
-) WITH (fillfactor=50);
+) WITH (fillfactor=50, toast_tuple_target=512);
 -- ingestion_cursor: How far a series has been asked of a source: a cache of bars and evidence.
--- ingestion_cursor.covered: Asked, answered, and settled when it was asked.
+-- ingestion_cursor.covered: Asked, answered, and settled when it was asked; what ended before folded_to may stand in covered_before instead.
 -- ingestion_cursor.unsettled: Asked and answered, but the source could still change it then.
 -- ingestion_cursor.lacked: Covered trading time without a bar in the newest settled answer, not yet confirmed empty.
--- ingestion_cursor.bridged: Closed time between covered windows, by the calendar version in bridged_version.
+-- ingestion_cursor.covered_before: Covered windows that were folded away, all before folded_to.
 
 CREATE TABLE leader_lease (
     name text NOT NULL,
@@ -521,6 +521,8 @@ CREATE INDEX backfill_jobs_parked ON backfill_jobs USING btree (symbol_id, inter
 CREATE INDEX backfill_jobs_running ON backfill_jobs USING btree (tier, lease_expires) WHERE (state = 'running'::text);
 
 CREATE INDEX budget_blocks_window ON budget_blocks USING btree (scope, counted_until);
+
+CREATE INDEX quarantine_asked_at ON quarantine USING btree (asked_at);
 
 CREATE INDEX rlc_inbox_open ON rlc_inbox USING btree (inbox_id) WHERE (state = ANY (ARRAY['new'::text, 'dispatched'::text]));
 
@@ -911,6 +913,11 @@ BEGIN
 END
 $$;
 -- Market time as the machine's clock gives it; may lie behind the floor.
+
+CREATE FUNCTION gapless_covered(cursor ingestion_cursor) RETURNS tstzmultirange LANGUAGE sql IMMUTABLE AS $$
+    SELECT (gapless_covered.cursor).covered + (gapless_covered.cursor).covered_before
+$$;
+-- All covered windows of a cursor.
 
 CREATE FUNCTION gapless_end_stuck_writes(older_than_s double precision DEFAULT 10) RETURNS SETOF integer LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path=pg_catalog, public, pg_temp AS $$
 DECLARE

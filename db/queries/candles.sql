@@ -6,7 +6,8 @@
 -- what a writer before us committed. Windows and asks are few and shared: a series names its own by number.
 WITH locked AS MATERIALIZED (
     SELECT c.symbol_id, c.last_as_of, c.last_answered_at, w.number, u.lacking,
-           c.covered && w.asked OR c.unsettled && w.asked AS touched,
+           c.covered && w.asked OR c.unsettled && w.asked
+               OR c.folded_to > lower(w.asked) AND c.covered_before && w.asked AS touched,
            CASE WHEN c.lacked && w.asked THEN c.lacked * tstzmultirange(w.asked) END AS lacked
     FROM unnest(%(ids)b::int4[], %(numbers)b::int4[], %(lacking)b::text[]) AS u(symbol_id, number, lacking)
     CROSS JOIN LATERAL (
@@ -23,18 +24,20 @@ WITH locked AS MATERIALIZED (
 ), advanced AS (
     UPDATE ingestion_cursor c
     SET covered = CASE WHEN isempty(n.settled) THEN c.covered ELSE c.covered + n.settled END,
-        unsettled = CASE WHEN isempty(n.settled) THEN (c.unsettled + n.unsettled) - c.covered
-                         ELSE (c.unsettled + n.unsettled) - (c.covered + n.settled) END,
+        unsettled = CASE
+            WHEN c.folded_to > n.start_ts THEN (c.unsettled + n.unsettled) - (gapless_covered(c) + n.settled)
+            WHEN isempty(n.settled) THEN (c.unsettled + n.unsettled) - c.covered
+            ELSE (c.unsettled + n.unsettled) - (c.covered + n.settled) END,
         lacked = CASE
             WHEN isempty(c.lacked) AND isempty(n.lacking) THEN c.lacked
             WHEN n.asked_at >= coalesce(c.last_answered_at, '-infinity') THEN (c.lacked - n.settled) + n.lacking
-            ELSE c.lacked + (n.lacking - c.covered - c.unsettled) END,
+            ELSE c.lacked + (n.lacking - gapless_covered(c) - c.unsettled) END,
         last_as_of = stamped.as_of,
         last_asked_at = greatest(c.last_asked_at, n.asked_at),
         last_answered_at = greatest(c.last_answered_at, n.asked_at),
         updated_at = stamped.as_of
     FROM (
-        SELECT l.symbol_id, w.asked_at,
+        SELECT l.symbol_id, w.asked_at, w.start_ts,
                -- An empty range where the whole window is settled, or none of it.
                tstzmultirange(tstzrange(w.start_ts, w.cut)) AS settled,
                tstzmultirange(tstzrange(w.cut, w.end_ts)) AS unsettled,

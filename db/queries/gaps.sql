@@ -30,7 +30,8 @@ holes AS (
     CROSS JOIN LATERAL unnest(
         (SELECT j.hours FROM judged j WHERE j.calendar = u.calendar AND j.tier = u.tier)
         - coalesce((
-            SELECT range_agg(c.covered - c.lacked) FROM ingestion_cursor c
+            SELECT range_agg(CASE WHEN c.folded_to > %(low)s THEN gapless_covered(c) ELSE c.covered END - c.lacked)
+            FROM ingestion_cursor c
             WHERE c.symbol_id = u.symbol_id AND c.interval_s = %(interval_s)s
               AND c.provider_id = ANY (ARRAY(SELECT s.provider_id FROM sources s WHERE s.name = ANY (%(sources)s::text[])))
         ), '{}')
@@ -80,7 +81,8 @@ explained AS MATERIALIZED (
     -- Look-ups by key for each symbol, as above.
     SELECT u.symbol_id, u.tier, u.calendar,
         coalesce((
-            SELECT range_agg(c.covered - c.lacked) FROM ingestion_cursor c
+            SELECT range_agg(CASE WHEN c.folded_to > %(low)s THEN gapless_covered(c) ELSE c.covered END - c.lacked)
+            FROM ingestion_cursor c
             WHERE c.symbol_id = u.symbol_id AND c.interval_s = %(interval_s)s
               AND c.provider_id = ANY (ARRAY(SELECT s.provider_id FROM sources s WHERE s.name = ANY (%(sources)s::text[])))
         ), '{}') AS answered,

@@ -108,7 +108,7 @@ FROM STDIN (FORMAT BINARY)
 -- name: touch_cursors
 -- Writers look for stored bars only where a cursor was touched, so what is imported is at least unsettled.
 UPDATE ingestion_cursor c
-SET unsettled = (c.unsettled + n.span) - c.covered,
+SET unsettled = (c.unsettled + n.span) - gapless_covered(c),
     last_as_of = greatest(c.last_as_of, n.last_as_of),
     last_asked_at = greatest(c.last_asked_at, n.last_asked_at),
     updated_at = %(as_of)s
