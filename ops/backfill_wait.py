@@ -19,7 +19,7 @@ from workers.queues import backfill_queue, working
 _ENDED = ("done", "failed", "cancelled")
 _LOOK_S = 0.5
 _CHECK_S = 2.0
-_TELL_S = 5.0
+_TELL_S = 10.0
 """Real seconds between two lines where a line can't rewrite itself."""
 
 
