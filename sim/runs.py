@@ -5,6 +5,9 @@ from pathlib import Path
 
 import orjson
 
+MOST_BYTES = 2**30
+"""A larger log is not gone on with; sixty symbols round the clock write a tenth of that a day."""
+
 
 @dataclass(slots=True)
 class Run:
@@ -35,9 +38,10 @@ def read_runs(log: Path, market: str) -> list[Run] | None:
     try:
         raw = orjson.loads(runs_path(log).read_bytes())
         kept = Kept(raw["market"], [Run(**run) for run in raw["runs"]])
+        size = log.stat().st_size
     except (OSError, orjson.JSONDecodeError, KeyError, TypeError):
         return None
-    return kept.runs if kept.market == market and log.exists() else None
+    return kept.runs if kept.market == market and size <= MOST_BYTES else None
 
 
 def write_runs(log: Path, market: str, runs: list[Run]) -> None:

@@ -92,6 +92,17 @@ def test_the_log_of_another_market_is_not_gone_on_with(log: Path, yesterday: Win
         assert len(runs_of(sim)) == 1
 
 
+def test_a_log_that_has_become_too_large_is_not_gone_on_with(
+    log: Path, yesterday: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with start(config(log)) as sim:
+        ask(sim, yesterday)
+    monkeypatch.setattr("sim.runs.MOST_BYTES", 100)
+    with start(config(log)) as sim:
+        assert log_of(sim) == []
+        assert len(runs_of(sim)) == 1
+
+
 def test_a_killed_run_ends_with_its_last_whole_line(log: Path, yesterday: Window) -> None:
     with start(config(log)) as sim:
         ask(sim, yesterday)
