@@ -269,6 +269,10 @@ def load(env_file: Path | None = None, overrides: Mapping[str, Any] | None = Non
         )
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(
+            f"settings file {env_file or '.env'} is not UTF-8 text (byte {error.start}); save it as UTF-8"
+        ) from None
     except pydantic_settings.SettingsError as error:
         # Its message holds no value, only the name of what is no JSON.
         raise SettingsError(f"1 setting is invalid:\n  - {error}") from None

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import SettingsError
+from core.setting_names import unknown_names
 from core.settings import load, parse_limits
 from core.words import Capability, Tier
 
@@ -89,3 +90,19 @@ def test_candles_are_kept_for_ever_or_for_a_month_at_least(no_file: Path) -> Non
     assert kept.candles_kept_since(now) == datetime(2026, 3, 1, tzinfo=UTC)
     with pytest.raises(SettingsError, match="at least 30"):
         load(no_file, {"candle_retention_days": 7})
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "latin.env"
+    file.write_bytes(b"LOG_LEVEL=\xe9\n")
+    with pytest.raises(SettingsError, match=r"latin\.env is not UTF-8 text \(byte 10\)"):
+        load(file)
+
+
+def test_names_that_nothing_reads_are_told_with_what_was_meant(tmp_path: Path) -> None:
+    file = tmp_path / "my.env"
+    file.write_text(
+        "NOPE=1\nPOLICY_QUOTE_L1=finnhub\nTIER_MAXS__T0=5\ncadence_t0__bars_1m=30\nREDIS_PASSWORD=x\n"
+    )
+    assert unknown_names(file) == [("NOPE", None), ("POLICY_QUOTE_L1", "POLICY_QUOTES_L1")]
+    assert unknown_names(tmp_path / "absent.env") == []
