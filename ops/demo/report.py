@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ops.demo.options import DemoOptions
+from ops.demo.watch import Snapshot
 from ops.shell import ops_word
 from ops.stack_file import shown
 from ops.words import counted
@@ -25,11 +26,21 @@ _COMMAND_WIDTH = 42
 def show(
     result: dict[str, Any],
     options: DemoOptions,
+    seen: Snapshot,
     killed: Sequence[str],
     slowed: Sequence[float],
     logs: Path,
 ) -> int:
-    """Print the page; 0 when everything that must be zero is zero."""
+    """Print the page; 0 when everything that must be zero is zero.
+
+    Args:
+        result: What the checker found.
+        options: What was asked for.
+        seen: The last look of the run, so that page and panel say the same of gaps.
+        killed: Processes that the demo killed.
+        slowed: Speeds that the machine forced.
+        logs: Where the processes' talk is.
+    """
     bad = [name for name in MUST_BE_ZERO if result[name] != 0]
     line = "-" * 72
     print(f"\n{line}\nWhat happened on {options.session}\n{line}")
@@ -41,7 +52,7 @@ def show(
         f"  {result['requests']:,} requests to providers, {result['limit_violations']} over a limit"
     )
     print(
-        f"  {result['gaps_found']:,} bars found missing in between, {result['gaps_filled']:,} explained since; "
+        f"  {seen.found_missing:,} bars found missing in between, {seen.explained:,} explained since; "
         f"{result['revised']:,} later versions stored"
     )
     if result["stale_revision"]:

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,8 @@ class _Run:
     db: Database
     probes: Path
     killed: list[str]
+    seen: Snapshot = field(default_factory=Snapshot)
+    """The last look."""
     drained_s: float = 0.0
     """Real seconds from the market's end until no work was left."""
 
@@ -73,7 +75,7 @@ def demo(options: DemoOptions) -> int:
                     return 130
                 result = _check(run)
                 logs = stack.home.path / "logs"
-                code = report.show(result, run.options, run.killed, run.pace.slowed, logs)
+                code = report.show(result, run.options, run.seen, run.killed, run.pace.slowed, logs)
                 bar = kept.example(run.db, run.times.session) if options.keep else None
             if options.keep:
                 _keep(run, stop, bar)
@@ -192,7 +194,8 @@ def _replay(run: _Run, stop: StopSignals) -> bool:
                     drained_since = (drained_since or now) if idle else None
                     if (drained_since and now - drained_since > 1.5) or now > drain_until:
                         run.drained_s = now - drain_until + _DRAIN_S
-                        screen.last(market.now(), run.pace.speed, watch.look(count=True))
+                        run.seen = watch.look(count=True)
+                        screen.last(market.now(), run.pace.speed, run.seen)
                         return True
             stop.wait(0.1)
     return False

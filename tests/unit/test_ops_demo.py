@@ -94,7 +94,7 @@ def result(**more: Any) -> dict[str, Any]:
 def test_limits_that_were_to_be_ignored_are_no_surprise(capsys, tmp_path: Path) -> None:
     asked = options(budgets=False)
 
-    assert report.show(result(limit_violations=7), asked, [], [], tmp_path) == 1
+    assert report.show(result(limit_violations=7), asked, FULL, [], [], tmp_path) == 1
 
     said = capsys.readouterr().out
     assert "As asked" in said
@@ -104,7 +104,7 @@ def test_limits_that_were_to_be_ignored_are_no_surprise(capsys, tmp_path: Path) 
 def test_other_trouble_is_named_with_where_the_logs_are(capsys, tmp_path: Path) -> None:
     bad = result(limit_violations=7, restated_missed=1)
 
-    assert report.show(bad, options(budgets=False), [], [], tmp_path / "logs") == 1
+    assert report.show(bad, options(budgets=False), FULL, [], [], tmp_path / "logs") == 1
 
     said = capsys.readouterr().out
     assert "found trouble: limit violations, restated missed" in said
@@ -112,11 +112,12 @@ def test_other_trouble_is_named_with_where_the_logs_are(capsys, tmp_path: Path) 
 
 
 def test_a_clean_day_says_what_was_restated_too_late_and_what_to_try(capsys, tmp_path) -> None:
-    assert report.show(result(), options(), [], [], tmp_path) == 0
+    assert report.show(result(), options(), FULL, [], [], tmp_path) == 0
     report.try_next()
 
     said = capsys.readouterr().out
     assert "restated 3 bars after we last asked" in said
+    assert "13,185 bars found missing in between, 13,180 explained since" in said
     assert "up --sim" in said
 
 
