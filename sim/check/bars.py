@@ -62,6 +62,8 @@ class Case:
     """By symbol: from when its bars are expected; absent: always."""
     running: bool
     """Whether the system goes on, so that a gap that it has in hand is no loss."""
+    daily: frozenset[float]
+    """Opens of the sessions whose daily bars must be there by now."""
 
 
 def compare(
@@ -89,6 +91,7 @@ def compare(
             if (
                 not bar.expected
                 or bar.halted
+                or (interval == "1d" and bar.ts not in case.daily)
                 or bar.ts < case.since.get(bar.symbol, bar.ts)
                 or not _collected(stored.tiers.get(bar.symbol), interval)
             ):

@@ -8,12 +8,21 @@ from sim.check.truth import Admin
 Sessions = list[dict[str, Any]]
 
 
-def sessions_around(admin: Admin, at: float, days: int, calendar: str | None = None) -> Sessions:
-    """Sessions of so many days before and after an instant; None: the calendar of most symbols."""
-    moment = datetime.fromtimestamp(at, UTC)
+def sessions_between(
+    admin: Admin, start: float, end: float, calendar: str | None = None
+) -> Sessions:
+    """Sessions that touch a window of epoch seconds, and some beside it.
+
+    Args:
+        admin: The simulator.
+        start: The window's start.
+        end: Its end.
+        calendar: None: the one of most symbols.
+    """
+    first, last = (datetime.fromtimestamp(edge, UTC) for edge in (start, end))
     edges = {
-        "start": (moment - timedelta(days=days)).date().isoformat(),
-        "end": (moment + timedelta(days=days)).date().isoformat(),
+        "start": (first - timedelta(days=1)).date().isoformat(),
+        "end": (last + timedelta(days=2)).date().isoformat(),
     }
     more = {} if calendar is None else {"calendar": calendar}
     return admin.get("/admin/sessions", **edges, **more)
@@ -36,7 +45,7 @@ def expected_since(admin: Admin, listed: dict[str, float]) -> dict[str, float]:
         if (calendar, at) not in opens:
             running = [
                 session["open"]
-                for session in sessions_around(admin, at, 2, calendar)
+                for session in sessions_between(admin, at, at, calendar)
                 if session["open"] <= at < session["close"]
             ]
             opens[(calendar, at)] = running[0] if running else at

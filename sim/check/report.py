@@ -12,7 +12,7 @@ import psycopg
 from sim.check import bars as comparing
 from sim.check import invariants
 from sim.check.failover import failover_seconds
-from sim.check.listing import expected_since, sessions_around
+from sim.check.listing import expected_since, sessions_between
 from sim.check.logged import ALWAYS, Logged, read_logged
 from sim.check.reads import ReadFindings, compare_with_rows, repeat
 from sim.check.served import Served, read_served
@@ -34,6 +34,8 @@ MUST_BE_ZERO = (
 _GRACE_S = 600.0
 """Market seconds after a bar's close in which a running system need not have it yet: a settling time,
 the slowest cadence and one retry fit in."""
+_DAILY_GRACE_S = 7200.0
+"""The same after a session's close for its daily bar: it settles, is swept for and asked for again."""
 _FLYING_S = 60.0
 """Market seconds after which an answer to a running system is stored or will be asked for again."""
 _SESSIONS_DAYS = 14
@@ -56,8 +58,6 @@ class _Judged:
     end: float
     due: float
     """End of the bars that must be there by now."""
-    whole: bool
-    """Whether the session is in it from open to close, so that its daily bars are judged too."""
     logged: Logged
     running: bool
     notes: tuple[str, ...]
@@ -81,7 +81,7 @@ def verify(stack: StackFile, span: Range, probes: Path | None) -> dict[str, Any]
         stored = read_stored(conn, judged.start, judged.due)
         truth = {
             "1m": read_truth(admin, "1m", judged.start, judged.due),
-            "1d": read_truth(admin, "1d", judged.start, judged.end) if judged.whole else {},
+            "1d": read_truth(admin, "1d", judged.start, judged.end),
         }
         since = judged.start - _FLYING_S if judged.running else None
         served = read_served(admin, providers, truth, since)
@@ -91,6 +91,7 @@ def verify(stack: StackFile, span: Range, probes: Path | None) -> dict[str, Any]
             logged=judged.logged,
             since=expected_since(admin, stored.listed),
             running=judged.running,
+            daily=_daily(admin, judged, {ts for _, ts in truth["1d"]}, now),
         )
         findings = comparing.compare(stored, served, truth, case)
         held = invariants.check(conn)
@@ -118,9 +119,19 @@ def _judged(admin: Admin, conn: psycopg.Connection[Any], span: Range, now: float
     due = max(start, min(end, (now - _GRACE_S) // 60 * 60))
     if due <= start:
         notes = (*notes, f"no bar is due yet: each may take {_GRACE_S / 60:.0f} minutes to come")
-    return _Judged(
-        start, max(start, end), due, start <= first and end >= last, logged, running, notes
-    )
+    return _Judged(start, max(start, end), due, logged, running, notes)
+
+
+def _daily(admin: Admin, judged: _Judged, opens: set[int], now: float) -> frozenset[float]:
+    """Opens of the sessions whose daily bars must be there: those that the range holds to their close."""
+    if not judged.running:
+        first, last = _replayed(admin)
+        return frozenset(opens if judged.start <= first and judged.end >= last else ())
+    sessions = sessions_between(admin, judged.start, judged.end)
+    closes = {session["open"]: session["close"] for session in sessions}
+    ends = {ts: closes.get(ts, ts + 86_400) for ts in opens}
+    due = min(judged.end, now - _DAILY_GRACE_S)
+    return frozenset(ts for ts, close in ends.items() if close <= due)
 
 
 def _replayed(admin: Admin) -> tuple[float, float]:
@@ -130,7 +141,8 @@ def _replayed(admin: Admin) -> tuple[float, float]:
 
 def _session(admin: Admin, now: float) -> tuple[float, float]:
     """The newest session that has been open for long enough to be judged."""
-    sessions = sessions_around(admin, now, _SESSIONS_DAYS)
+    days = _SESSIONS_DAYS * 86_400
+    sessions = sessions_between(admin, now - days, now + days)
     begun = [s for s in sessions if s["open"] + _GRACE_S < now] or sessions[:1]
     return float(begun[-1]["open"]), float(begun[-1]["close"])
 

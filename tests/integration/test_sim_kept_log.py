@@ -15,7 +15,7 @@ import requests
 from core.bars import Bar
 from core.clock import SystemClock
 from core.windows import Window
-from core.words import Tier
+from core.words import Interval, Tier
 from db import universe
 from db.pool import Database
 from ops import cli
@@ -209,6 +209,29 @@ def test_what_a_killed_simulator_may_not_have_written_down_is_not_judged(
         assert any("1 revisions were learnt while no whole log" in note for note in result["notes"])
         checked.store(ask(sim, yesterday))
         assert checked.verify(sim)["wrong"] == 0
+
+
+def test_daily_bars_are_judged_in_any_range_and_due_after_their_session(
+    log: Path, db: Database, database_url: str, yesterday: Window
+) -> None:
+    opened = yesterday.start.replace(hour=0)
+    with start(config(log)) as sim:
+        checked = Checked(db, database_url, Window(opened, opened + 30 * MINUTE))
+        words = {"symbol": "BUSY", "resolution": "D", "token": "k"}
+        edges = {"from": int(opened.timestamp()), "to": int(opened.timestamp()) + 86_399}
+        base = sim.endpoints["sources"]["finnhub"]["base_url"]
+        page = requests.get(f"{base}/stock/candle", params=words | edges, timeout=10).json()
+        values = [page[name][0] for name in "ohlcv"]
+        day = Window(opened, opened + timedelta(days=1))
+        bar = Bar(opened, *values, session=opened.date())
+        told = answer(checked.symbol_id, [bar], window=day, asked=db.clock.now())
+        put(db, told, source="finnhub", interval=Interval.D1)
+        part = checked.verify(sim)
+        today = verify(StackFile(database_url, sim.admin), Range(day.end, None), None)
+    assert (part["wrong"], part["missing"]) == (0, 0)
+    # The bar of the session that runs is nobody's yet: minutes alone are expected.
+    judged = Window(day.end, datetime.fromisoformat(today["judged_to"]) + MINUTE)
+    assert today["expected"] == judged.length // MINUTE - 1
 
 
 def test_a_database_older_than_the_log_is_judged_from_the_log_on(
