@@ -95,6 +95,24 @@ QUEUE_DEPTH = Metric("queue_depth", "gauge", ("queue",), "Jobs waiting in an RQ 
 DEAD_ELEMENTS = Metric(
     "rlc_dead_total", "counter", (), "Coordinator elements put on the dead list."
 )
+QUARANTINED = Metric(
+    "quarantined_total",
+    "counter",
+    ("provider", "code"),
+    "Rows, quotes and replies that were refused and put aside, by short reason.",
+)
+SECOND_OPINIONS = Metric(
+    "second_opinions_total",
+    "counter",
+    ("provider",),
+    "Calls made to hold another source's answer against this one's.",
+)
+SOURCES_DISAGREE = Metric(
+    "sources_disagree_total",
+    "counter",
+    ("provider", "other"),
+    "Second opinions in which the other source told other prices.",
+)
 
 LEADER = Metric(
     "scheduler_leader",

@@ -109,4 +109,4 @@ def is_hollow(expected: int, received: int, usual: float | None) -> bool:
 
     Only where the source is usually complete: a universe of rarely traded symbols is no fault.
     """
-    return expected >= 1 and received == 0 and usual is not None and usual >= _USUALLY_COMPLETE
+    return expected >= 2 and received == 0 and usual is not None and usual >= _USUALLY_COMPLETE

@@ -37,6 +37,7 @@ class Lease:
     _budget: Budget
     _token: Token
     _ended: bool = False
+    _landed: bool = False
     _free_retry: bool = False
 
     @property
@@ -71,6 +72,13 @@ class Lease:
         """Whether the call may still leave; if not, release and acquire again."""
         return self._desk.clock.monotonic() < self._token.use_by
 
+    def arrived(self) -> None:
+        """The reply is here, or the call is over; what it is worth may still be found out."""
+        if not self._landed:
+            self._landed = True
+            self._desk.retries.called()
+            self._token.ended(self._desk.clock.monotonic())
+
     def release(self) -> None:
         """The call was certainly not made."""
         if self._end():
@@ -89,7 +97,7 @@ class Lease:
             received: How many of them came.
         """
         if self._end():
-            self._arrived()
+            self.arrived()
             self._budget.answered(latency_s)
             self._breaker.answered(self._pass, latency_s, expected, received)
             self._desk.observer.answered(self.source, endpoint, latency_s)
@@ -97,7 +105,7 @@ class Lease:
     def failed(self, error: ProviderError, latency_s: float, *, endpoint: str) -> None:
         """The call failed. A 429 lowers and pauses the budget; a missing right ends the capability."""
         if self._end():
-            self._arrived()
+            self.arrived()
             if isinstance(error, RateLimitedError):
                 self._free_retry = True
                 self._budget.obey(error)
@@ -107,10 +115,6 @@ class Lease:
     def retry_allowed(self) -> bool:
         """Spend one retry of the fleet's budget, 20 % of its calls; after a 429 it costs nothing."""
         return self._free_retry or self._desk.retries.spend()
-
-    def _arrived(self) -> None:
-        self._desk.retries.called()
-        self._token.ended(self._desk.clock.monotonic())
 
     def _end(self) -> bool:
         ended, self._ended = self._ended, True

@@ -9,6 +9,7 @@ from typing import Any
 
 from core.errors import (
     AuthRejectedError,
+    BadDataError,
     NotEntitledError,
     ProviderError,
     ProviderTimeoutError,
@@ -222,7 +223,9 @@ class Pair:
                 return self._tell_probe(call, "bad", samples.error, now)
             auth = isinstance(error, AuthRejectedError)
             if trip and call.version == self.view.standing.version:
-                samples.trip = "auth" if auth else f"{self._guard.run} failures in a row"
+                samples.trip = f"{self._guard.run} failures in a row"
+                if auth or isinstance(error, BadDataError):
+                    samples.trip = "auth" if auth else mask(str(error))[:_REASON_LENGTH]
             self._count(call, now, bad=True, auth=auth)
             return bool(samples.trip)
 

@@ -191,7 +191,9 @@ class Router:
                 raise NoRouteError(capability, named, retry_at=self._retry_at(waits))
             self.clock.sleep(min(left, max(min(waits), 0.001), _LONGEST_STEP_S))
 
-    def second(self, capability: Capability, than: Collection[str], *, spare: bool) -> Lease | None:
+    def second(
+        self, capability: Capability, than: Sequence[str], *, prices: bool, spare: bool
+    ) -> Lease | None:
         """A lease on a source whose answer can be held against another's; None when there is none now.
 
         It is one of the policy, whose breaker is closed, and takes what live work leaves.
@@ -199,10 +201,10 @@ class Router:
         Args:
             capability: What is asked for.
             than: Sources that answered already, the one in question first.
+            prices: Of the same adjustment, so that prices can be compared.
             spare: Not of a source whose day is short of calls.
         """
-        first, *_ = than
-        adjustment = self._specs[first, capability].adjustment
+        adjustment = self._specs[than[0], capability].adjustment
         policy = [name for band in self._policies.get(capability, ()) for name in band]
         able = {
             name
@@ -210,7 +212,7 @@ class Router:
             if name not in than
             and (spec := self._specs.get((name, capability))) is not None
             # Quotes are of now, before any split or dividend to come.
-            and (capability.interval is None or spec.adjustment == adjustment)
+            and (not prices or capability.interval is None or spec.adjustment == adjustment)
             and self._breakers[name, capability].pair.view.standing.share >= 1
             and not (spare and self._budgets[name].scarce)
         }

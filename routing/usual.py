@@ -1,13 +1,15 @@
 """Whether a source misses more than it usually does, as one process sees it.
 
 A share of what should have come is missing nearly always: rarely traded symbols have no bar in most
-minutes, and their quotes are old. So a share says nothing by itself. What is usual is learnt slowly,
-and the last ten seconds are held against it. Real time; not thread-safe, the caller locks.
+minutes, and their quotes are old. So a share says nothing by itself. What is usual is learnt slowly
+from what is past, and the newest answers are held against it. Real time; the caller locks.
 """
 
 import math
+from collections import deque
 
-_RECENT_S = 10
+_RECENT_S, _RECENT = 10.0, 60
+"""Recent is what should have come in the last ten seconds, and the last so many pieces of it."""
 _SLOW_S = 300.0
 """Time constant of what is usual."""
 _LONGEST_STEP_S = 60.0
@@ -37,7 +39,8 @@ class Missing:
     """How much was to come and did not, lately and usually."""
 
     def __init__(self) -> None:
-        self._seconds: dict[int, tuple[int, int]] = {}
+        self._recent: deque[tuple[float, int, int]] = deque()
+        self._expected = self._missed = 0
         self._usual = 0.0
         self._count = 0
         self._at = math.inf
@@ -57,26 +60,34 @@ class Missing:
         """
         if expected <= 0:
             return
-        second = int(now)
-        had = self._seconds.get(second, (0, 0))
-        self._seconds[second] = (had[0] + expected, had[1] + missed)
-        if len(self._seconds) > _RECENT_S:
-            self._seconds = {at: v for at, v in self._seconds.items() if at > second - _RECENT_S}
-        share = missed / expected
-        step_s = min(_LONGEST_STEP_S, max(0.0, now - self._at))
-        weight = 1 - math.exp(-step_s / _SLOW_S)
-        if self._count < _YOUNG:
-            # The plain mean at first, or what came by chance would be habit for minutes.
-            weight = max(weight, expected / (self._count + expected))
-        self._usual += (share - self._usual) * weight
-        self._count += expected
-        self._at = now
+        self._recent.append((now, expected, missed))
+        self._expected += expected
+        self._missed += missed
+        self._settle(now)
 
     def unusual(self, now: float) -> bool:
         """Whether more is missing lately than chance and habit explain."""
-        if self._count < _LEARNT:
-            return False
-        second = int(now)
-        recent = [v for at, v in self._seconds.items() if second - _RECENT_S < at <= second]
-        expected, missed = sum(v[0] for v in recent), sum(v[1] for v in recent)
-        return expected >= _LEAST and lower_bound(missed, expected) > borne(self._usual)
+        self._settle(now)
+        return (
+            self._count >= _LEARNT
+            and self._expected >= _LEAST
+            and lower_bound(self._missed, self._expected) > borne(self._usual)
+        )
+
+    def _settle(self, now: float) -> None:
+        """What is no longer recent becomes part of what is usual."""
+        recent = self._recent
+        while recent and (
+            now - recent[0][0] > _RECENT_S or self._expected - recent[0][1] >= _RECENT
+        ):
+            at, expected, missed = recent.popleft()
+            self._expected -= expected
+            self._missed -= missed
+            step_s = min(_LONGEST_STEP_S, max(0.0, at - self._at))
+            weight = 1 - math.exp(-step_s / _SLOW_S)
+            if self._count < _YOUNG:
+                # The plain mean at first, or what came by chance would be habit for minutes.
+                weight = max(weight, expected / (self._count + expected))
+            self._usual += (missed / expected - self._usual) * weight
+            self._count += expected
+            self._at = at

@@ -11,7 +11,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from core.bars import Quote
 from core.errors import (
     BadDataError,
     DeadlineExceededError,
@@ -20,15 +19,28 @@ from core.errors import (
     NoRouteError,
     ProviderError,
     RateLimitedError,
+    UsageError,
 )
-from core.windows import Window
+from core.sessions import Calendar
 from core.words import Capability, Share
-from db.candles import Payload
+from db.candles import Payload, Refusal
 from db.universe import Member
-from providers.base import Call, Page, Request
+from providers.base import Call, Page, Raw, Request
 from routing.router import Lease
-from workers.assess import Judged, assess
+from workers.assess import assess
 from workers.context import Context
+from workers.plausible import is_old, quote_problem, shown
+from workers.questions import (
+    Answered,
+    Question,
+    Result,
+    Unanswered,
+    all_unanswered,
+    doubted,
+    with_payload,
+    without_rest,
+)
+from workers.second_opinion import Item
 
 log = logging.getLogger(__name__)
 
@@ -40,59 +52,6 @@ _AGAIN_MOST_S = 5.0
 _TRIES = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One symbol, over one window for bars."""
-
-    member: Member
-    window: Window | None
-    """None for quotes."""
-    barred: frozenset[str] = frozenset()
-    """Sources that are not to be asked (again)."""
-    alone: bool = False
-    """Not to be put together with other symbols in one call."""
-    tries: int = 0
-    waits: int = 0
-    """How often it was put off."""
-    not_before: float = 0.0
-    """Monotonic seconds."""
-    blame: "Unanswered | None" = None
-    """How the last source asked failed."""
-    tag: int = 0
-    """The asker's own mark; comes back with the result."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """A source answered."""
-
-    question: Question
-    source: str
-    asked_at: datetime
-    judged: Judged | None
-    """For bars."""
-    quote: Quote | None
-    """For quotes."""
-    payload: Payload | None
-    """The raw reply; with the first symbol of a call only."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unanswered:
-    """Nobody answered; ``source`` is None where nobody was asked."""
-
-    question: Question
-    error: GaplessError
-    source: str | None = None
-    asked_at: datetime | None = None
-    lease: Lease | None = None
-    crowd: int = 1
-    """Symbols in the call that failed."""
-
-
-Result = Answered | Unanswered
-
-
 class _StaleError(GaplessError):
     """The lease's tokens were forfeited before the call could leave; lease anew."""
 
@@ -102,6 +61,8 @@ class _Flight:
     lease: Lease
     call: Call
     questions: Sequence[Question]
+    raw: Raw | None = None
+    """The reply, once it is there."""
 
 
 @dataclass(slots=True)
@@ -257,53 +218,92 @@ class Asking:
             )
         self._moved = self.context.clock.monotonic()
         sent = [replace(by_symbol[symbol], window=first.window) for symbol in first.symbols]
-        future = self.context.calls.submit(self._call, lease, first, sent)
-        self._flying[future] = _Flight(lease, first, sent)
+        flight = _Flight(lease, first, sent)
+        self._flying[self.context.calls.submit(self._call, flight)] = flight
         return True
 
-    def _call(self, lease: Lease, call: Call, questions: Sequence[Question]) -> _Landed:
+    def _call(self, flight: _Flight) -> _Landed:
         """One call, in a thread of the pool: send, parse, assess, tell the router."""
+        lease, call, questions = flight.lease, flight.call, flight.questions
         if not lease.fresh():
             raise _StaleError("the budget's tokens were forfeited before the call left")
         clock = self.context.clock
-        calendar = None
-        if self.capability.interval is not None:
-            calendar = self.context.reference.calendar(questions[0].member.calendar)
+        calendar = self._calendar(questions[0].member)
         started, asked_at = clock.monotonic(), clock.now()
         try:
-            raw = lease.provider.send(call, min(self.timeout_s, lease.spec.timeout_s))
+            raw = flight.raw = lease.provider.send(call, self._limit_s(lease))
             page = lease.provider.parse(call, raw, calendar)
         except ProviderError as error:
             lease.failed(error, clock.monotonic() - started, endpoint=call.endpoint)
-            return _Landed(
-                [
-                    Unanswered(question, error, lease.source, asked_at, lease, len(questions))
-                    for question in questions
-                ]
-            )
+            return _Landed(all_unanswered(lease, questions, error, asked_at, flight.raw))
         latency_s = clock.monotonic() - started
+        lease.arrived()
+        answerable, rest = without_rest(questions, page)
+        results = [self._judge(lease, question, page, asked_at) for question in answerable]
+        router = self.context.router if self.only is None else None
+        items = self._items(results, calendar)
+        doubts = self.context.opinions.on(router, lease, items, self._limit_s(lease))
+        answered = sum(isinstance(result, Answered) for result in results)
+        results = [doubted(result, doubts, lease) for result in results]
+        if (doubts.accused and lease.probe) or 2 * len(doubts.refused) > answered:
+            reason = doubts.accused or next(iter(doubts.refused.values()))
+            lease.failed(BadDataError(reason), latency_s, endpoint=call.endpoint)
+        else:
+            expected, received = self._completeness(results, calendar)
+            lease.answered(latency_s, endpoint=call.endpoint, expected=expected, received=received)
+        if doubts.accused:
+            lease.accuse(doubts.accused)
         payload = Payload(lease.source, call.endpoint, call.symbols, asked_at, raw.status, raw.body)
-        results: list[Result] = []
-        expected = received = 0
-        answerable, rest = _without_rest(questions, page)
-        for question in answerable:
-            result = self._judge(lease, question, page, asked_at, payload)
-            results.append(result)
-            if isinstance(result, Answered):
-                payload = None
-                expected += result.judged.expected if result.judged else 1
-                received += result.judged.received if result.judged else 1
-        lease.answered(latency_s, endpoint=call.endpoint, expected=expected, received=received)
-        return _Landed(results, rest)
+        return _Landed(with_payload(results, payload), rest)
 
-    def _judge(
-        self,
-        lease: Lease,
-        question: Question,
-        page: Page,
-        asked_at: datetime,
-        payload: Payload | None,
-    ) -> Result:
+    def _limit_s(self, lease: Lease) -> float:
+        return min(self.timeout_s, lease.spec.timeout_s)
+
+    def _items(self, results: Sequence[Result], calendar: Calendar | None) -> list[Item]:
+        """What the reply says, as a second source could say it."""
+        return [
+            Item(
+                result.question.member,
+                calendar,
+                result.judged.answer.bars if result.judged else (),
+                result.judged.settled if result.judged else (),
+                result.quote,
+            )
+            for result in results
+            if isinstance(result, Answered)
+        ]
+
+    def _completeness(
+        self, results: Sequence[Result], calendar: Calendar | None
+    ) -> tuple[int, int]:
+        """What should have come of the reply by the calendar, and how much of it did.
+
+        Bars that had settled; of quotes, while the market trades, those that are of the last minutes.
+        """
+        expected = received = 0
+        for result in results:
+            if isinstance(result, Answered) and result.judged:
+                expected += result.judged.expected
+                received += result.judged.received
+            elif isinstance(result, Answered) and result.quote and calendar:
+                session = calendar.session_at(result.asked_at)
+                old = is_old(result.quote, result.asked_at, session.open if session else None)
+                expected += old is not None
+                received += old is False
+            elif isinstance(result, Unanswered) and result.refusals:
+                expected += 1
+        return expected, received
+
+    def _calendar(self, member: Member) -> Calendar | None:
+        """The member's calendar; quotes do without one that nobody published."""
+        try:
+            return self.context.reference.calendar(member.calendar)
+        except UsageError:
+            if self.capability.interval is not None:
+                raise
+            return None
+
+    def _judge(self, lease: Lease, question: Question, page: Page, asked_at: datetime) -> Result:
         """What the reply says to one question."""
         symbol, interval = question.member.symbol, self.capability.interval
         problem = page.problems.get(symbol)
@@ -313,7 +313,16 @@ class Asking:
             return Unanswered(question, problem, lease.source, asked_at, lease)
         if interval is None or question.window is None:
             quote = page.quotes[symbol]
-            return Answered(question, lease.source, asked_at, None, quote, payload)
+            wrong = quote_problem(quote)
+            if wrong is not None:
+                refusal = Refusal(
+                    question.member.symbol_id, quote.ts, asked_at, wrong, shown(quote)
+                )
+                error = BadDataError(f"{lease.source}: {wrong}")
+                return Unanswered(
+                    question, error, lease.source, asked_at, lease, refusals=(refusal,)
+                )
+            return Answered(question, lease.source, asked_at, None, quote, None)
         judged = assess(
             question.member.symbol_id,
             self.context.reference.calendar(question.member.calendar),
@@ -325,7 +334,7 @@ class Asking:
             ((ts, reason) for name, ts, reason in page.rejects if name == symbol),
             store_partial=self.context.settings.store_partial,
         )
-        return Answered(question, lease.source, asked_at, judged, None, payload)
+        return Answered(question, lease.source, asked_at, judged, None, None)
 
     def _land(self, future: Future[_Landed], flight: _Flight) -> list[Result]:
         self._moved = self.context.clock.monotonic()
@@ -347,11 +356,9 @@ class Asking:
             f"{flight.call.endpoint}: {type(error).__name__}: {error}"
         )
         flight.lease.failed(malformed, 0.0, endpoint=flight.call.endpoint)
-        crowd, now = len(flight.questions), self.context.clock.now()
-        return [
-            Unanswered(question, malformed, flight.lease.source, now, flight.lease, crowd)
-            for question in flight.questions
-        ]
+        return all_unanswered(
+            flight.lease, flight.questions, malformed, self.context.clock.now(), flight.raw
+        )
 
     def _take(self, barred: frozenset[str], batch: int) -> list[Question]:
         """The next questions that fit into one call."""
@@ -385,20 +392,3 @@ class Asking:
         if self.only is not None:
             return frozenset()
         return frozenset(self.context.router.eligible(self.capability)) - barred
-
-
-def _without_rest(
-    questions: Sequence[Question], page: Page
-) -> tuple[list[Question], list[Question]]:
-    """The questions as far as the reply answers them, and what is left of them."""
-    answerable: list[Question] = []
-    left: list[Question] = []
-    for question in questions:
-        rest, window = page.rest.get(question.member.symbol), question.window
-        if rest is None or window is None:
-            answerable.append(question)
-            continue
-        left.append(replace(question, window=rest))
-        if window.start < rest.start:
-            answerable.append(replace(question, window=Window(window.start, rest.start)))
-    return answerable, left

@@ -26,6 +26,8 @@ class Judged:
     """Bars that the source had to have: closed and settled when it was asked."""
     received: int
     """How many of those it sent."""
+    settled: tuple[datetime, ...]
+    """Starts of the bars that the source had to have."""
     settle: timedelta
     """How long after its end the source may still change a bar."""
 
@@ -83,6 +85,7 @@ def assess(
         refusals=tuple(refusals),
         expected=len(settled),
         received=sum(ts in sent for ts in settled),
+        settled=tuple(settled),
         settle=settle,
     )
 

@@ -21,8 +21,9 @@ from core.words import Capability, Interval, Share, Tier
 from db import backfill as table
 from db.backfill import Finish, Job
 from db.candles import Answer
-from workers.asking import Answered, Asking
+from workers.asking import Asking
 from workers.context import Context
+from workers.questions import Answered
 from workers.queues import BACKFILL_TIMEOUT_S, BackfillJob
 from workers.rows import Series, group
 from workers.verdict import Findings, Verdict, judge
@@ -136,9 +137,11 @@ class _Run:
             for result in results:
                 if isinstance(result, Answered):
                     self._take(result)
-                elif not self._asking.again(result):
-                    self._writer.add_failure(result)
-                    self._series[result.question.tag].failed(result)
+                else:
+                    self._writer.put_aside(result)
+                    if not self._asking.again(result):
+                        self._writer.add_failure(result)
+                        self._series[result.question.tag].failed(result)
                 self._go_on(self._series[result.question.tag])
             self._commit(_GATHER_S)
         self._commit(0.0)

@@ -16,8 +16,9 @@ from core.windows import Window, subtract
 from core.words import Interval, Share
 from db.candles import Answer
 from db.universe import Member
-from workers.asking import Answered, Asking, Question
+from workers.asking import Asking
 from workers.context import Context
+from workers.questions import Answered, Question
 from workers.queues import CollectJob, Kind
 from workers.stopping import HandedBackError
 from workers.writing import Writer
@@ -79,9 +80,11 @@ def collect(context: Context, job: CollectJob) -> dict[str, int]:
                     left[symbol] = subtract(left[symbol], [window])
                 writer.add(result, closes=not left[symbol])
                 reached[symbol] = window.end if window else result.asked_at
-            elif not asking.again(result):
-                writer.add_failure(result)
-                failed += 1
+            else:
+                writer.put_aside(result)
+                if not asking.again(result):
+                    writer.add_failure(result)
+                    failed += 1
         writer.flush_due()
     writer.flush()
 

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
 from redis import Redis
@@ -14,6 +14,7 @@ from core.telemetry import Telemetry
 from db.pool import Database
 from routing.router import Router
 from workers.reference import Reference
+from workers.second_opinion import SecondOpinion
 from workers.stopping import Stop
 
 _P = ParamSpec("_P")
@@ -72,6 +73,11 @@ class Context:
     calls: CallPool
     telemetry: Telemetry
     stop: Stop
+    opinions: SecondOpinion = field(init=False)
+    """What this process thinks of its sources' honesty."""
+
+    def __post_init__(self) -> None:
+        self.opinions = SecondOpinion(self.clock, self.telemetry)
 
     @property
     def settings(self) -> Settings:

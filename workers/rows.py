@@ -15,8 +15,8 @@ from core.words import Interval
 from db.backfill import Job
 from db.candles import Answer
 from db.universe import Member
-from workers.asking import Question, Unanswered
 from workers.assess import whole_bars
+from workers.questions import Question, Unanswered
 from workers.verdict import Findings
 
 

@@ -19,11 +19,12 @@ from core.errors import (
     StorageError,
 )
 from core.words import Interval, Tier
+from db import quarantine
 from db.backfill import Finish, finish
 from db.candles import Answer, Batch, Failure, Payload, Refusal, write
 from db.quotes import write_quotes
-from workers.asking import Answered, Unanswered
 from workers.context import Context
+from workers.questions import Answered, Unanswered
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,8 @@ class Writer:
         self._inbox = inbox or {}
         self._is_new = is_new
         self._buffers: dict[str, _Buffer] = {}
+        self._refused: dict[str, list[Refusal]] = {}
+        self._put_aside_at = context.clock.monotonic()
         self.sources: set[str] = set()
         """Sources of which something was written."""
 
@@ -90,12 +93,26 @@ class Writer:
         if result.judged is not None:
             buffer.answers.append(result.judged.answer)
             buffer.refusals += result.judged.refusals
+            if result.judged.refusals:
+                count = len(result.judged.refusals)
+                self._context.telemetry.count(
+                    metrics.QUARANTINED, result.source, "bad_row", amount=count
+                )
         elif result.quote is not None:
             buffer.quotes.append((result.question.member.symbol_id, result.quote))
         if result.payload is not None:
             buffer.payloads.append(result.payload)
         if closes:
             buffer.closed.add(result.question.member.symbol)
+
+    def put_aside(self, result: Unanswered) -> None:
+        """Take what was refused of a reply, whoever answers the question in the end."""
+        if not result.refusals or result.source is None:
+            return
+        self._refused.setdefault(result.source, []).extend(result.refusals)
+        self._context.telemetry.count(
+            metrics.QUARANTINED, result.source, result.error.code, amount=len(result.refusals)
+        )
 
     def add_failure(self, result: Unanswered) -> None:
         """Take the failure as evidence, if somebody was asked."""
@@ -123,17 +140,28 @@ class Writer:
     def flush_due(self) -> None:
         """Write the sources whose buffer is full or has waited long enough."""
         now = self._context.clock.monotonic()
+        if self._refused and now - self._put_aside_at >= FLUSH_S:
+            self._write_refused()
         for source, buffer in list(self._buffers.items()):
             if buffer.size >= FLUSH_SYMBOLS or now - buffer.since >= FLUSH_S:
                 self._write(source, self._buffers.pop(source), ())
 
     def flush(self, finished: Sequence[Finish] = ()) -> None:
         """Write everything; ``finished`` rows commit with the last source, after all their bars."""
+        self._write_refused()
         if finished and not self._buffers:
             self._patiently(lambda: self._context.db.run(lambda conn: finish(conn, *finished)))
         while self._buffers:
             source, buffer = self._buffers.popitem()
             self._write(source, buffer, () if self._buffers else finished)
+
+    def _write_refused(self) -> None:
+        """What was refused, in transactions of its own: no bar waits for it."""
+        self._put_aside_at = self._context.clock.monotonic()
+        db, interval_s = self._context.db, self._interval.seconds if self._interval else 0
+        while self._refused:
+            source, refusals = self._refused.popitem()
+            self._patiently(lambda: quarantine.put(db, source, interval_s, refusals))  # noqa: B023 - called at once
 
     def _buffer(self, source: str) -> _Buffer:
         if source not in self._buffers:

@@ -22,3 +22,12 @@ SELECT %(provider_id)s, u.asked_at, u.endpoint, sha256(u.body), %(as_of)s, u.sta
 FROM unnest(%(asked)b::timestamptz[], %(endpoints)b::text[], %(statuses)b::int2[], %(symbols)b::text[],
             %(bodies)b::bytea[]) AS u(asked_at, endpoint, status, symbols, body)
 ON CONFLICT DO NOTHING
+
+-- name: recent_quarantine
+-- By source: the newest refusal's reason, and how many there were.
+SELECT s.name, (array_agg(q.reason ORDER BY q.asked_at DESC))[1], count(*)
+FROM quarantine q
+JOIN sources s USING (provider_id)
+WHERE q.asked_at > gapless_now() - %(within)s
+GROUP BY s.name
+ORDER BY s.name

@@ -37,7 +37,7 @@ def test_a_source_that_drops_a_third_is_noticed_within_ten_seconds(usual: float)
 
 
 def test_nothing_is_unusual_before_something_is_usual() -> None:
-    missing, now = fed(0.0, seconds=4)
+    missing, now = fed(0.0, seconds=10)
     assert missing.usual is None
     for _ in range(9):
         missing.add(now, 1, 1)
