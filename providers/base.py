@@ -18,6 +18,8 @@ from core.settings import parse_limits
 from core.windows import Window
 from core.words import Capability
 
+_MINUTE_S = 60.0
+
 
 class NotConfigured(SettingsError):  # noqa: N818 - a state that the operator mends, told as a reason
     """The provider can't be built as it is set; ``reason`` names the setting that mends it."""
@@ -269,6 +271,31 @@ def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
             return None
         seconds = (moment - now).total_seconds() if moment.tzinfo else 0.0
     return max(seconds, 0.0) if isfinite(seconds) else None
+
+
+def quota_used(headers: Mapping[str, str], limits: Sequence[Limit]) -> dict[str, int]:
+    """Limit -> units used, as far as a reply's quota headers say.
+
+    ``X-RateLimit-Limit`` and ``-Remaining`` speak of the limit with that many units, else of the
+    longest up to a minute; ``X-MBX-USED-WEIGHT-1M`` of the one over a minute.
+
+    Args:
+        headers: Names in lower case.
+        limits: The provider's.
+    """
+    used: dict[str, int] = {}
+    most, left = (headers.get(f"x-ratelimit-{name}", "") for name in ("limit", "remaining"))
+    if most.isdigit() and left.isdigit():
+        meant = [limit for limit in limits if limit.units == int(most)] or sorted(
+            (limit for limit in limits if limit.window_s <= _MINUTE_S),
+            key=lambda limit: -limit.window_s,
+        )
+        if meant:
+            used[meant[0].name] = max(0, int(most) - int(left))
+    weight = headers.get("x-mbx-used-weight-1m", "")
+    if weight.isdigit():
+        used |= {limit.name: int(weight) for limit in limits if limit.window_s == _MINUTE_S}
+    return used
 
 
 def chunks(symbols: Sequence[str], size: int) -> list[tuple[str, ...]]:

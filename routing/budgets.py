@@ -17,7 +17,7 @@ import orjson
 from core.clock import Clock
 from core.errors import QueueError, QuotaExhaustedError, RateLimitedError
 from core.words import Share
-from providers.base import Limit
+from providers.base import Limit, quota_used
 from routing.state import RoutingState
 from routing.wallet import RECOVER_S, LongWindows, Wallet
 
@@ -32,6 +32,8 @@ _SHRINK, _LEAST_SHARE = 0.7, 0.1
 """A 429 leaves 70 % of the limits in use, and never less than a tenth."""
 _SAME_BURST_S = 1.0
 """429s within so many real seconds belong to calls that left before the first, and shrink once."""
+_SAID_SELDOM_S, _SAID_OFTEN_S, _NEARLY, _UNSURE = 2.0, 0.2, 0.8, 0.02
+"""What quota headers say is compared so often in real seconds, more often near the limit's end."""
 _DAY_S, _FEW_A_DAY = 86_400.0, 5000
 _LONGEST_PAUSE_S, _QUOTA_PAUSE_S = 15.0, 3600.0
 """Market seconds of pause where the provider names none."""
@@ -103,6 +105,7 @@ class Budget:
         self._slowest: tuple[float, float] = (0.0, clock.monotonic())
         self.spent = False
         """Whether this process ever got a token: if nobody remembers that, keys were lost."""
+        self._said: dict[str, float] = {}
         self.unknown: frozenset[str] = frozenset()
         """Scopes whose windows hold calls that were counted by other windows, before a reload."""
         self._wallets: dict[tuple[tuple[int, ...], Share], Wallet] = {}
@@ -151,6 +154,39 @@ class Budget:
     def _faded(self) -> float:
         slowest_s, at = self._slowest
         return slowest_s * 0.5 ** ((self.clock.monotonic() - at) / _TRANSIT_HALF_LIFE_S)
+
+    def reconcile(self, headers: Mapping[str, str]) -> None:
+        """Learn from quota headers that more is used than we know of: by others, or counted otherwise.
+
+        Only upwards: what we know of counts in any case. A part of what an answer says has left the
+        window when it is read; that much is borne.
+
+        Args:
+            headers: Of an answer, names in lower case.
+        """
+        said = quota_used(headers, self.limits)
+        if not said:
+            return
+        now, news = self.clock.monotonic(), dict[str, int]()
+        for limit in self.limits:
+            used = said.get(limit.name, 0) - self._borne(limit)
+            nearly = used >= _NEARLY * limit.units
+            seldom_s = _SAID_OFTEN_S if nearly else _SAID_SELDOM_S
+            if used <= 0 or self.is_long(limit) or now - self._said.get(limit.name, 0.0) < seldom_s:
+                continue
+            self._said[limit.name], news[limit.name] = now, used
+        if not news:
+            return
+        wallet = self.wallet({limit.name: 1 for limit in self.limits}, Share.LIVE)
+        try:
+            wallet.look(news)
+        except QueueError:
+            # Nobody gets tokens while Redis is away; the next answer says it again.
+            return
+
+    def _borne(self, limit: Limit) -> int:
+        late = 2 * self.hold_s * self.fastest() / limit.window_s
+        return math.ceil(limit.units * min(0.5, _UNSURE + late))
 
     def obey(self, error: RateLimitedError) -> None:
         """A 429 came: pause the fleet as long as the provider asks, and use less of the limits."""

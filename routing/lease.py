@@ -1,5 +1,6 @@
 """The right to make one call now, and what became of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -86,7 +87,13 @@ class Lease:
             self._breaker.dropped(self._pass)
 
     def answered(
-        self, latency_s: float, *, endpoint: str, expected: int = 0, received: int = 0
+        self,
+        latency_s: float,
+        *,
+        endpoint: str,
+        expected: int = 0,
+        received: int = 0,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         """The call was answered.
 
@@ -95,10 +102,13 @@ class Lease:
             endpoint: As in ``Call``, for metrics.
             expected: Bars that the calendar says should have come; 0 when nothing can be said.
             received: How many of them came.
+            headers: Of the reply, names in lower case: the provider's own count of our quota.
         """
         if self._end():
             self.arrived()
             self._budget.answered(latency_s)
+            if headers:
+                self._budget.reconcile(headers)
             self._breaker.answered(self._pass, latency_s, expected, received)
             self._desk.observer.answered(self.source, endpoint, latency_s)
 

@@ -7,7 +7,7 @@ PostgreSQL (``db.budgets``) into a pool in Redis, on which the leases draw.
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -235,9 +235,14 @@ class Wallet:
                 self._hand_back(self._block, self._block.calls)
                 self._block = None
 
-    def look(self) -> str:
-        """What the windows hold, as ``lua/lease.lua`` tells without leasing."""
-        return self._ask(0, "a" * len(self._limits), [])
+    def look(self, said: Mapping[str, int] | None = None) -> str:
+        """What the windows hold, as ``lua/lease.lua`` tells without leasing.
+
+        Args:
+            said: Limit -> units that count as used at least, by the provider's word.
+        """
+        used = [(said or {}).get(limit.name, -1) for limit in self._limits]
+        return self._ask(0, "a" * len(self._limits), [], said=used if said else ())
 
     def _from_hand(self, now: float) -> Token | None:
         block = self._block
@@ -300,6 +305,7 @@ class Wallet:
         letters: str,
         corrections: "Sequence[_Correction]",
         hold_s: float = 0.0,
+        said: Sequence[int] = (),
     ) -> Any:
         state = self._budget.state
         args = [
@@ -310,6 +316,7 @@ class Wallet:
             letters,
             round(hold_s * 1e6),
             orjson.dumps(corrections) if corrections else b"[]",
+            *((orjson.dumps(said),) if said else ()),
         ]
         return state.run("lease", self._keys, args)
 

@@ -79,6 +79,7 @@ def router(
     long_windows: LongWindows | None = None,
     allow_override: bool = False,
     disabled: Callable[[], Mapping[str, str]] = dict,
+    former: Router | None = None,
 ) -> Router:
     """A router over the sources, each in a band of its own unless bands are given."""
     policy = bands or tuple((item.name,) for item in sources)
@@ -90,6 +91,7 @@ def router(
         long_windows=long_windows,
         allow_override=allow_override,
         disabled=disabled,
+        former=former,
     )
 
 

@@ -250,7 +250,13 @@ class Asking:
             lease.failed(BadDataError(reason), latency_s, endpoint=call.endpoint)
         else:
             expected, received = self._completeness(results, calendar)
-            lease.answered(latency_s, endpoint=call.endpoint, expected=expected, received=received)
+            lease.answered(
+                latency_s,
+                endpoint=call.endpoint,
+                expected=expected,
+                received=received,
+                headers=raw.headers,
+            )
         if doubts.accused:
             lease.accuse(doubts.accused)
         payload = Payload(lease.source, call.endpoint, call.symbols, asked_at, raw.status, raw.body)

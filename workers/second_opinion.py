@@ -272,7 +272,8 @@ class SecondOpinion:
         except ProviderError as error:
             second.failed(error, self._clock.monotonic() - started, endpoint=call.endpoint)
             return None
-        second.answered(self._clock.monotonic() - started, endpoint=call.endpoint)
+        latency_s = self._clock.monotonic() - started
+        second.answered(latency_s, endpoint=call.endpoint, headers=raw.headers)
         told = symbol in page.quotes if window is None else bool(page.bars.get(symbol))
         self._telemetry.count(metrics.SECOND_OPINIONS, second.source)
         return page if told and symbol not in page.problems else None

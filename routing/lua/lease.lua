@@ -26,6 +26,7 @@
 --   5 what to do with an absent window, a letter each: a say 'lost', e begin empty, f begin full,
 --   6 use-by + transit (real us), 7 corrections (JSON: {{calls, ahead, {block, ...}, late}, ...}): calls that were never
 --   made (late = 0) go back; calls that may have arrived after `ahead` (late = 1) count from now
+--   8 when looking: units of each window that the provider says are used (JSON; -1: it does not say)
 -- Returns {calls, ahead (0: not to be refunded), wait (market us), code, index of the window, {block of each window}},
 --   or JSON when looking.
 local conf, segments = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
@@ -175,10 +176,15 @@ for _, r in ipairs(cjson.decode(ARGV[7])) do
 end
 
 if wanted == 0 then
-  local looked = {}
+  local looked, said = {}, cjson.decode(ARGV[8] or '[]')
   for i, limit in ipairs(conf.limits) do
     local s = state[i]
-    if s then save(KEYS[i + 1], s) end
+    if s then
+      -- Somebody else uses the key, or the provider counts otherwise: what we do not know of counts from now.
+      local surplus = (said[i] or -1) - s.live - s.back
+      if surplus > 0 then book(KEYS[i + 1], s, limit, math.min(surplus, limit.units), now) end
+      save(KEYS[i + 1], s)
+    end
     looked[i] = s and {s.live, s.back} or {-1, -1}
   end
   local paused = math.max(0, (tonumber(th[2]) or 0) - now)

@@ -298,3 +298,37 @@ def test_a_call_that_was_long_under_way_counts_from_its_answer(redis_url: str) -
         slow.answered(0.8, endpoint="x")
         CLOCK.sleep(max(0.0, began + 1.35 - CLOCK.monotonic()))
         assert take(built, Share.LIVE) == 1
+
+
+def test_what_the_provider_s_headers_count_beyond_our_own_is_not_spent(redis_url: str) -> None:
+    with closing(router(redis_url, CLOCK, [source("a", limit(100, 60))])) as built:
+        lease = built.acquire(BARS, share=Share.LIVE, deadline=CLOCK.monotonic())
+        lease.answered(
+            0.01,
+            endpoint="x",
+            headers={"x-ratelimit-limit": "100", "x-ratelimit-remaining": "40"},
+        )
+        (status,) = built.status()
+        assert 50 <= status.budgets[0].live <= 60, "what has left the window meanwhile is borne"
+        assert take(built, Share.LIVE) == status.budgets[0].left
+
+
+def test_headers_that_count_our_own_calls_change_nothing(redis_url: str) -> None:
+    with closing(router(redis_url, CLOCK, [source("a", limit(100, 60))])) as built:
+        for n in range(1, 101):
+            lease = built.acquire(BARS, share=Share.LIVE, deadline=CLOCK.monotonic())
+            headers = {"x-ratelimit-limit": "100", "x-ratelimit-remaining": str(100 - n)}
+            lease.answered(0.001, endpoint="x", headers=headers)
+        (status,) = built.status()
+        assert status.budgets[0].live == 100
+
+
+def test_windows_that_earlier_settings_did_not_know_begin_as_full(redis_url: str) -> None:
+    with closing(router(redis_url, CLOCK, [source("a", limit(100, 60))])) as built:
+        assert take(built, Share.LIVE, 5) == 5
+        after = router(redis_url, CLOCK, [source("a", limit(40, 60), limit(3, 1))], former=built)
+        assert after.breaker("a", BARS).pair is built.breaker("a", BARS).pair
+        assert take(after, Share.LIVE) == 0, "of the last second nobody knows"
+        CLOCK.sleep(1.5)
+        assert take(after, Share.LIVE) == 3
+        after.close()
