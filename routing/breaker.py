@@ -101,6 +101,10 @@ class FleetBreaker(pybreaker.CircuitBreaker):
         now = self._clock.monotonic()
         if self.pair.answered(call, now, latency_s, expected, received):
             self._fleet.exchange()
+        else:
+            if self.pair.failing:
+                self._fleet.hurry()
+            self._fleet.refresh(now, before=False)
         for listener in self._listening():
             listener.success(self)
 
@@ -108,6 +112,8 @@ class FleetBreaker(pybreaker.CircuitBreaker):
         """A call that was let go failed."""
         if self.pair.failed(call, self._clock.monotonic(), error, latency_s):
             self._fleet.exchange()
+        elif error.counts_against_health:
+            self._fleet.hurry()
         if error.counts_against_health:
             for listener in self._listening():
                 listener.failure(self, error)

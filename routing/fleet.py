@@ -1,8 +1,9 @@
 """Keeps this process and the fleet of one mind about every source, in one round trip now and then.
 
-What this process saw goes out and what all saw comes back, at most every ``_EVERY_S`` real seconds
-and only while calls are made; at once when the breaker may have to move. The thread that notices the
-age of what is known makes the exchange, the others go on with what is known.
+What this process saw goes out and what all saw comes back, every ``_CALM_S`` real seconds, every
+``_EVERY_S`` while a source fails or comes back, and only while calls are made; at once when the
+breaker may have to move. Whoever ends a call makes the exchange, so that the next call does not wait
+for it; only what is too old to go by is renewed before a call.
 """
 
 import random
@@ -21,7 +22,7 @@ from routing.pair import Pair, View
 from routing.retry import RetryBudget
 from routing.state import RoutingState
 
-_EVERY_S = 0.1
+_EVERY_S, _CALM_S, _BEFORE_S = 0.1, 0.5, 0.6
 _OLD_S = 1.0
 """A view older than this is worth waiting for."""
 _USUAL_S = 300.0
@@ -73,12 +74,18 @@ class Fleet:
         ]
         self._lock = threading.Lock()
         self._at = -_OLD_S
+        self._every_s = _EVERY_S
         self.retries = RetryBudget(lambda wanted: self.exchange(retries=wanted))
 
-    def refresh(self, now: float) -> None:
-        """Exchange if the last one is long enough ago; costs nothing otherwise."""
+    def refresh(self, now: float, *, before: bool = True) -> None:
+        """Exchange if the last one is long enough ago; costs nothing otherwise.
+
+        Args:
+            now: Monotonic seconds.
+            before: A call waits: what is known will do unless a source is failing or it is too old.
+        """
         age = now - self._at
-        if age < _EVERY_S:
+        if age < self._every_s or (before and age < _BEFORE_S and self._every_s == _CALM_S):
             return
         if self._lock.acquire(blocking=age >= _OLD_S and not self._state.away):
             try:
@@ -91,6 +98,10 @@ class Fleet:
         """Exchange now: something happened that the others should know, or retries are wanted."""
         with self._lock:
             self._exchange(retries)
+
+    def hurry(self) -> None:
+        """Something failed: look more often for a while."""
+        self._every_s = _EVERY_S
 
     def claim(self, pair: Pair, token: str, within_s: float) -> bool:
         """Become the fleet's one probe of a source; it is given up after ``within_s`` real seconds."""
@@ -105,6 +116,7 @@ class Fleet:
 
     def _exchange(self, retries: int) -> None:
         now = self._clock.monotonic()
+        self._every_s = _EVERY_S
         if self._state.away:
             self._go_alone(now, self.retries.take_calls(), [None] * len(self._pairs))
             return
@@ -130,6 +142,9 @@ class Fleet:
             pair.best_completeness = best.get(pair.capability, 1.0)
             if pair.saw(view):
                 self._moved(pair)
+        failed = any(packed and (packed["failed"] or packed["bad"]) for packed in samples)
+        if not failed and all(view.standing.share >= 1 for view in views):
+            self._every_s = _CALM_S
 
     def _go_alone(
         self, now: float, calls: int, samples: Sequence[Mapping[str, Any] | None]

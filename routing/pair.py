@@ -120,6 +120,11 @@ class Pair:
         """Failures in a row in this process."""
         return self._guard.run
 
+    @property
+    def failing(self) -> bool:
+        """Whether a call that counts against the source ended since the last exchange."""
+        return self._samples.bad > 0
+
     def draw(self) -> float:
         """A number in [0, 1) for a call in a ramp: it passes when below the share.
 
@@ -226,8 +231,9 @@ class Pair:
                 samples.trip = f"{self._guard.run} failures in a row"
                 if auth or isinstance(error, BadDataError):
                     samples.trip = "auth" if auth else mask(str(error))[:_REASON_LENGTH]
+            tripped = bool(samples.trip)
             self._count(call, now, bad=True, auth=auth)
-            return bool(samples.trip)
+            return tripped
 
     def take_samples(self) -> Mapping[str, Any] | None:
         """What happened since the last exchange, None for nothing; forgotten here."""

@@ -44,8 +44,6 @@ class _Ask:
 
     capability: Capability
     share: Share
-    first: str | None
-    bands: Bands
     exclude: Collection[str]
     draws: dict[str, float] = field(default_factory=dict[str, float])
     """Drawn once a wish, so that asking often does not help through a ramp."""
@@ -171,25 +169,41 @@ class Router:
         """
         bands: Bands = self._policies.get(capability, ()) if pinned is None else ((pinned,),)
         first = hint if self._allow_override and pinned is None else None
-        ask = _Ask(capability, share, first, bands, exclude)
+        ask = _Ask(capability, share, exclude)
         while True:
-            now = self.clock.monotonic()
-            self._fleet.refresh(now)
-            candidates = self._candidates(ask, now)
-            refusals = {name: c.refusal for name, c in candidates.items() if c.refusal is not None}
-            waits = [c.wait_s for c in candidates.values() if c.wait_s is not None]
-            for name in order(bands, candidates, first):
-                answer = self._lease(name, ask, probe=candidates[name].probe)
-                if isinstance(answer, Lease):
+            self._fleet.refresh(self.clock.monotonic())
+            refusals: dict[str, str] = {}
+            waits: list[float] = []
+            # Whoever comes after the one that takes the call is not even looked at.
+            for band in ((first,), *bands) if first is not None else bands:
+                answer = self._of_band(band, ask, refusals, waits)
+                if answer is not None:
                     return answer
-                refusals[name] = answer.refusal or ""
-                if answer.wait_s is not None:
-                    waits.append(answer.wait_s)
             left = deadline - self.clock.monotonic()
             if not waits or min(waits) > left or self._state.away:
-                named = {name: refusals[name] for name in candidates}
-                raise NoRouteError(capability, named, retry_at=self._retry_at(waits))
+                raise NoRouteError(capability, refusals, retry_at=self._retry_at(waits))
             self.clock.sleep(min(left, max(min(waits), 0.001), _LONGEST_STEP_S))
+
+    def _of_band(
+        self, band: Sequence[str], ask: _Ask, refusals: dict[str, str], waits: list[float]
+    ) -> Lease | None:
+        """A lease on the best source of one band, or the reason of each that was not asked before."""
+        now = self.clock.monotonic()
+        candidates = {
+            name: self._candidate(name, ask, now) for name in band if name not in refusals
+        }
+        for name, candidate in candidates.items():
+            refusals[name] = candidate.refusal or ""
+            if candidate.wait_s is not None:
+                waits.append(candidate.wait_s)
+        for name in order((tuple(candidates),), candidates, None):
+            answer = self._lease(name, ask, probe=candidates[name].probe)
+            if isinstance(answer, Lease):
+                return answer
+            refusals[name] = answer.refusal or ""
+            if answer.wait_s is not None:
+                waits.append(answer.wait_s)
+        return None
 
     def second(
         self, capability: Capability, than: Sequence[str], *, prices: bool, spare: bool
@@ -255,12 +269,6 @@ class Router:
         """Tell the fleet what it does not know yet, and close the connections."""
         self._fleet.exchange()
         self._state.close()
-
-    def _candidates(self, ask: _Ask, now: float) -> dict[str, Candidate]:
-        names = [name for band in ask.bands for name in band]
-        if ask.first is not None:
-            names.insert(0, ask.first)
-        return {name: self._candidate(name, ask, now) for name in names}
 
     def _candidate(self, name: str, ask: _Ask, now: float) -> Candidate:
         if name in ask.exclude:
@@ -382,7 +390,7 @@ class Router:
             return SourceStatus(name, capability, band, installed=False, why_not=why)
         now = self.clock.monotonic()
         if why is None:
-            bare = _Ask(capability, Share.LIVE, None, (), (), {name: 0.0})
+            bare = _Ask(capability, Share.LIVE, (), {name: 0.0})
             why = self._candidate(name, bare, now).refusal
         everyone = sum(b.pair.view.calls for (_, c), b in self._breakers.items() if c == capability)
         said = last.get((name, capability), LastWords())

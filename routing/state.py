@@ -5,8 +5,10 @@ and then instead of one for each call. Nothing is sent twice: a script whose rep
 run, which callers take for granted.
 """
 
+import hashlib
 import logging
 import threading
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +17,7 @@ from typing import Any, cast
 import orjson
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.commands.core import Script
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
 from core.clock import Clock, Segment
@@ -69,12 +70,17 @@ class RoutingState:
             protocol=2,
             driver_info=None,
         )
-        self._scripts: dict[str, Script] = {
-            name: self._redis.register_script(
-                "\n".join((_LUA / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
-            )
+        texts = {
+            name: "\n".join((_LUA / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
             for name, parts in _SCRIPTS.items()
         }
+        self._scripts = {
+            name: (hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(), text)
+            for name, text in texts.items()
+        }
+        self._idle: deque[Any] = deque()
+        """Connections that nobody uses; the last one back goes first. redis-py's own pool asks the kernel
+        at every turn whether a connection still lives, which costs more than the call itself."""
         segments = clock.segments()
         era = f"replay-{int(segments[0].real_start)}" if segments else "system"
         self._prefix = f"gapless:{{routing}}:{era}:"
@@ -123,7 +129,7 @@ class RoutingState:
         if self.away:
             raise QueueError("Redis did not answer a moment ago")
         try:
-            answer = self._scripts[name](keys=keys, args=args)
+            answer = self._evaluate(*self._scripts[name], keys, args)
         except (RedisError, OSError) as error:
             self._note_away(error)
             raise QueueError(f"Redis does not answer the router: {error}") from error
@@ -156,7 +162,39 @@ class RoutingState:
 
     def close(self) -> None:
         """Close the connections."""
+        self._drop_idle()
         self._redis.close()
+
+    def _evaluate(
+        self,
+        sha: str,
+        text: str,
+        keys: Sequence[str],
+        args: Sequence[str | bytes | int | float],
+    ) -> Any:
+        try:
+            conn = self._idle.pop()
+        except IndexError:
+            conn = cast("Any", self._redis.connection_pool).make_connection()
+        try:
+            try:
+                answer = _ask(conn, "EVALSHA", sha, len(keys), *keys, *args)
+            except NoScriptError:
+                answer = _ask(conn, "EVAL", text, len(keys), *keys, *args)
+        except BaseException:
+            # What is on its way on it is nobody's answer any more; the others died with it, if it died.
+            conn.disconnect()
+            self._drop_idle()
+            raise
+        self._idle.append(conn)
+        return answer
+
+    def _drop_idle(self) -> None:
+        while self._idle:
+            try:
+                self._idle.pop().disconnect()
+            except IndexError:
+                return
 
     def _note_away(self, error: Exception) -> None:
         with self._lock:
@@ -170,3 +208,8 @@ class RoutingState:
             news, self._was_away = self._was_away, False
         if news:
             log.info("routing state is reachable again")
+
+
+def _ask(conn: Any, *words: str | bytes | int | float) -> Any:
+    conn.send_packed_command(conn.pack_command(*words), check_health=False)
+    return conn.read_response()

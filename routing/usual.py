@@ -68,6 +68,9 @@ class Missing:
     def unusual(self, now: float) -> bool:
         """Whether more is missing lately than chance and habit explain."""
         self._settle(now)
+        return self._out_of_line()
+
+    def _out_of_line(self) -> bool:
         return (
             self._count >= _LEARNT
             and self._expected >= _LEAST
@@ -85,7 +88,7 @@ class Missing:
             self._missed -= missed
             step_s = min(_LONGEST_STEP_S, max(0.0, at - self._at))
             weight = 1 - math.exp(-step_s / _SLOW_S)
-            if self._count < _YOUNG:
+            if self._count < _YOUNG and not self._out_of_line():
                 # The plain mean at first, or what came by chance would be habit for minutes.
                 weight = max(weight, expected / (self._count + expected))
             self._usual += (missed / expected - self._usual) * weight

@@ -68,7 +68,7 @@ def test_within_a_band_the_healthier_takes_the_call(redis_url: str) -> None:
     with closing(router(redis_url, CLOCK, sources, bands=(("a", "b"),))) as built:
         assert lease(built).source == "a"
         answer(built, 30, latency_s=1.0)
-        CLOCK.sleep(0.15)
+        CLOCK.sleep(0.65)
         assert lease(built).source == "b"
 
 
