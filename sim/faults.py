@@ -22,6 +22,7 @@ KINDS = (
     "drop_bars",
     "wrong_prices",
     "throttle_200",
+    "expired_key",
 )
 WAITING = ("slow", "hang")
 """Kinds that delay an answer."""

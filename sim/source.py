@@ -175,6 +175,8 @@ class Source:
                 return Reply(reply.status, reply.body, reply.content_type, headers)
             case "throttle_200":
                 return self.wire.throttled_200()
+            case "expired_key":
+                return self.wire.expired_key()
             case "garbage":
                 return _garbage(call.answer(feed), fault.extra["variant"])
             case _:

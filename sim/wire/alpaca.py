@@ -74,6 +74,9 @@ class AlpacaWire(Wire):
     def throttled_200(self) -> Reply:
         return error(200, "too many requests.")
 
+    def expired_key(self) -> Reply:
+        return error(401, "unauthorized.")
+
     def outage(self, status: int) -> Reply:
         page = f"<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>"
         return Reply(status, page.encode(), "text/html")

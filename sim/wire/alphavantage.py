@@ -134,6 +134,9 @@ class AlphaVantageWire(Wire):
     def throttled_200(self) -> Reply:
         return Reply(200, orjson.dumps({"Note": _MINUTE.format(units=5)}))
 
+    def expired_key(self) -> Reply:
+        return error(_NO_KEY)
+
     def outage(self, status: int) -> Reply:
         page = f"<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>"
         return Reply(status, page.encode(), "text/html")

@@ -82,6 +82,10 @@ class Wire(Protocol):
         """The vendor's throttle message under a good status."""
         ...
 
+    def expired_key(self) -> Reply:
+        """The vendor's answer to a key that it takes no more; those without keys have none of their own."""
+        return Reply(401, b'{"error":"unauthorized"}')
+
     def outage(self, status: int) -> Reply:
         """The vendor's page when it is broken."""
         ...

@@ -71,6 +71,9 @@ class FinnhubWire(Wire):
     def throttled_200(self) -> Reply:
         return _error(200, "API limit reached. Please try again later. Remaining Limit: 0")
 
+    def expired_key(self) -> Reply:
+        return _error(401, "Invalid API key")
+
     def outage(self, status: int) -> Reply:
         page = f"<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>"
         return Reply(status, page.encode(), "text/html")

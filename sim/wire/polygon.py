@@ -82,6 +82,9 @@ class PolygonWire(Wire):
     def throttled_200(self) -> Reply:
         return _error(200, _NO_REQUEST, _TOO_MANY)
 
+    def expired_key(self) -> Reply:
+        return _error(401, _NO_REQUEST, "Unknown API Key")
+
     def outage(self, status: int) -> Reply:
         page = f"<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>"
         return Reply(status, page.encode(), "text/html")

@@ -235,3 +235,21 @@ def test_a_bad_fault_is_refused_and_changes_nothing() -> None:
         assert reply.status == 400
         assert "expected one of *, yahoo, finnhub" in reply.json["error"]
         assert len(sim.admin("/admin/faults")) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "path", "status", "words"),
+    [
+        ("finnhub", "/quote?symbol=BUSY&token=k", 401, b"Invalid API key"),
+        ("polygon", "/v2/aggs/ticker/BUSY/prev?apiKey=k", 401, b"Unknown API Key"),
+        ("alphavantage", "/query?function=GLOBAL_QUOTE&symbol=BUSY&apikey=k", 200, b"apikey"),
+    ],
+)
+def test_an_expired_key_is_refused_in_the_vendor_s_words(
+    source: str, path: str, status: int, words: bytes
+) -> None:
+    with Simulator(sources={source: {}}) as sim:
+        add(sim, source=source, kind="expired_key")
+        answer = sim.ask("GET", sim.url(source) + path)
+        assert answer.status == status
+        assert words in answer.body
