@@ -1,7 +1,7 @@
 """Which bars are due for judgement: trading time, deadlines and sessions by tier. Pure."""
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from core.sessions import Calendar
 from core.windows import Window
@@ -9,6 +9,9 @@ from core.words import Tier
 from scheduler import facts
 from scheduler.plan import Plan
 from workers.queues import Kind
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MINUTE = timedelta(minutes=1)
 
 REACH = timedelta(days=facts.GAP_HORIZON_SESSIONS * 2 + 10)
 """Holds the sessions of the horizon and the longest closure that an exchange has."""
@@ -30,8 +33,13 @@ def deadlines(plan: Plan, now: datetime, speed: float) -> dict[Tier, datetime]:
 
 
 def minutes(plan: Plan, now: datetime, not_before: datetime) -> dict[str, list[Window]]:
-    """Trading time of the horizon by calendar, none of it before an instant."""
+    """Trading time of the horizon by calendar, none of it before an instant.
+
+    A minute that began before that instant is left out whole: a window between two minutes holds no
+    bar, and would be asked for in vain.
+    """
     expected: dict[str, list[Window]] = {}
+    not_before = -((_EPOCH - not_before) // _MINUTE) * _MINUTE + _EPOCH
     for name, calendar in plan.calendars.items():
         start = horizon(calendar, now)
         if start is not None and max(start, not_before) < now:

@@ -246,7 +246,8 @@ def _instants(spans: list[Span], truth: dict[str, dict[tuple[str, int], TrueBar]
     for symbol, ts in truth.get("1d", {}):
         daily[symbol].append(ts)
     for span in spans:
-        starts = range(span.start, span.end, 60) if span.interval == "1m" else daily[span.symbol]
+        whole = range(-(-span.start // 60) * 60, span.end, 60)
+        starts = whole if span.interval == "1m" else daily[span.symbol]
         for ts in starts:
             bar = truth.get(span.interval, {}).get((span.symbol, ts))
             if bar is not None and bar.expected and span.start <= ts < span.end:
