@@ -123,13 +123,17 @@ def _parquet(path: Path, source: Any, position: Position) -> Iterator[Line]:
     names = list(source.schema_arrow.names)
     _check(path, names)
     wanted = [name for name in names if name in COLUMNS]
-    # Threads would each keep memory of their own.
-    for batch in source.iter_batches(_BATCH_ROWS, columns=wanted, use_threads=False):
-        there = {name: _cells(path, name, batch.column(name)) for name in wanted}
-        nothing = [None] * batch.num_rows
-        for cells in zip(*(there.get(name, nothing) for name in COLUMNS), strict=True):
-            position.rows += 1
-            yield position.rows, cells
+    for group in range(source.num_row_groups):
+        # One group at a time and no threads: a reader of them all, and each thread, keep what they had.
+        for batch in source.iter_batches(
+            _BATCH_ROWS, row_groups=[group], columns=wanted, use_threads=False
+        ):
+            there = {name: _cells(path, name, batch.column(name)) for name in wanted}
+            nothing = [None] * batch.num_rows
+            for cells in zip(*(there.get(name, nothing) for name in COLUMNS), strict=True):
+                position.rows += 1
+                yield position.rows, cells
+        pa.default_memory_pool().release_unused()
 
 
 def _cells(path: Path, name: str, column: Any) -> list[Any]:
