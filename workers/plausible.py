@@ -46,7 +46,7 @@ class Difference:
     wrong: tuple[datetime, ...] = ()
     """Bars, or the quote, whose prices can't both be right."""
     lacking: tuple[datetime, ...] = ()
-    """What the second has and the first lacks, settled at both; or the first's quote is old."""
+    """What the second has and the first lacks though it had to have it; or the first's quote is old."""
 
 
 def move(before: Price | None, ts: datetime, value: float) -> float:
@@ -84,7 +84,7 @@ def compare_bars(
     Args:
         first: Of the source in question.
         second: Of the other one.
-        settled: Starts of the bars that neither can change any more.
+        settled: Starts of the bars that the first can't change any more.
     """
     ours: Mapping[datetime, Bar] = {bar.ts: bar for bar in first}
     theirs: Mapping[datetime, Bar] = {bar.ts: bar for bar in second}

@@ -292,12 +292,8 @@ class SecondOpinion:
             return difference, plausible.liar(before, item.quote.ts, ours, other)
         bars = said.bars[symbol]
         window = _newest(item)
-        settle = max(lease.spec.settle, second.spec.settle)
-        settled = [
-            ts
-            for ts in item.settled
-            if window.contains(ts) and ts + Interval.M1.delta + settle <= self._clock.now()
-        ]
+        # The second need not have settled it: that there was a bar it knows already.
+        settled = [ts for ts in item.settled if window.contains(ts)]
         difference = plausible.compare_bars(item.bars, bars, settled)
         if _family(lease) != _family(second):
             # Adjusted prices say nothing of others; whether there was a bar they do say.

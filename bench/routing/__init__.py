@@ -1,0 +1,1 @@
+"""The routing bench: failover, budgets, outages and what a routed call costs, against the simulator."""
