@@ -14,7 +14,7 @@ the read is a second one. Docs: ``docs/reading.md``.
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from typing import Any, LiteralString
 
@@ -164,6 +164,27 @@ class Reader:
         parameters = _parameters(symbols, start, end, as_of, providers) | {"interval": interval}
         with self._read(statement, parameters, CANDLES) as found:
             yield found
+
+    def latest(
+        self,
+        symbols: str | Sequence[str] | None = None,
+        interval: str = "1m",
+        *,
+        as_of: Instant | None = None,
+        look_back: timedelta = timedelta(days=7),
+        providers: Sequence[str] | None = None,
+    ) -> Frame:
+        """The newest bar (``1m`` or ``1d``) of each symbol as known at ``as_of``; see ``candles``.
+
+        Symbols without a bar in the last ``look_back`` before ``as_of`` are left out.
+
+        Raises:
+            UsageError: an interval that is derived.
+        """
+        parameters = _parameters(symbols, None, None, as_of, providers)
+        parameters |= {"interval": interval, "look_back": look_back}
+        with self._read(sql("reader", "latest"), parameters, CANDLES) as found:
+            return _frame(found, "ts")
 
     def quotes(
         self,

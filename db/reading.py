@@ -1,7 +1,7 @@
 """Reads for people: bars through the public functions, at a horizon that can't change any more."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -72,40 +72,6 @@ def candles(
         with conn.cursor(row_factory=dict_row, binary=True) as cursor:
             name = "candles_all" if every_source else "candles"
             return cursor.execute(sql("reading", name), parameters).fetchall()
-
-
-def latest(
-    db: Database,
-    symbols: Sequence[str] | None,
-    interval: Interval,
-    *,
-    as_of: datetime | None = None,
-    look_back: timedelta = timedelta(days=7),
-    providers: Sequence[str] | None = None,
-) -> list[dict[str, Any]]:
-    """The newest bar of each symbol as known at ``as_of``, by symbol; those without one are left out.
-
-    Args:
-        db: Where.
-        symbols: None: all.
-        interval: ``1m`` or ``1d``.
-        as_of: None: the horizon, which is a moment ago.
-        look_back: How old a bar may be at most, market time before ``as_of``.
-        providers: Look at these sources only; None: all.
-
-    Raises:
-        UsageError: an interval that is derived.
-        HorizonError: ``as_of`` lies where open writes can still change the answer.
-    """
-    parameters: dict[str, Any] = {
-        "symbols": None if symbols is None else list(symbols),
-        "interval": str(interval),
-        "as_of": as_of,
-        "look_back": look_back,
-        "providers": None if providers is None else list(providers),
-    }
-    with db.transaction() as conn, conn.cursor(row_factory=dict_row, binary=True) as cursor:
-        return cursor.execute(sql("reading", "latest"), parameters).fetchall()
 
 
 def first_known(

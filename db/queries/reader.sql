@@ -27,6 +27,13 @@ FROM coverage_as_of(%(symbols)s::text[], %(interval)s::text, %(start)s::timestam
                     %(as_of)s::timestamptz, %(providers)s::text[]) c
 ORDER BY c.symbol COLLATE "C", c.start_ts, c.end_ts, c.state, c.provider
 
+-- name: latest
+SELECT c.symbol, c."interval", c.ts, c.open, c.high, c.low, c.close, c.volume, c.vwap, c.trade_count, c.provider,
+       c.status, c.as_of
+FROM latest_as_of(%(symbols)s::text[], %(interval)s::text, %(as_of)s::timestamptz, %(look_back)s::interval,
+                  %(providers)s::text[]) c
+ORDER BY c.symbol COLLATE "C"
+
 -- name: unknown_names
 SELECT w.name
 FROM unnest(%(symbols)s::text[]) WITH ORDINALITY AS w(name, n)

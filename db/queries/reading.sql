@@ -18,13 +18,6 @@ FROM candles_all_as_of(%(symbols)s::text[], %(interval)s::text, %(start)s::times
                        %(as_of)s::timestamptz, %(providers)s::text[]) c
 ORDER BY c.symbol, c.ts, c.provider
 
--- name: latest
-SELECT c.symbol, c."interval", c.ts, c.open, c.high, c.low, c.close, c.volume, c.vwap, c.trade_count, c.provider,
-       c.status, c.as_of
-FROM latest_as_of(%(symbols)s::text[], %(interval)s::text, %(as_of)s::timestamptz, %(look_back)s::interval,
-                  %(providers)s::text[]) c
-ORDER BY c.symbol
-
 -- name: first_known
 -- The oldest knowledge of bars that start in a window; daily bars where interval_s is 0.
 SELECT min(c.as_of)

@@ -11,6 +11,7 @@ from db import calendars, cursors, ranks, reading
 from db.backfill import NewJob, enqueue
 from db.calendars import Override
 from db.candles import Failure
+from db.reader import Reader
 from tests.storage import (
     LONG_AFTER,
     MINUTE,
@@ -229,8 +230,8 @@ class TestLatest:
     LONG = timedelta(days=36_500)
 
     def latest(self, db, interval=Interval.M1, **options):
-        found = reading.latest(db, None, interval, look_back=self.LONG, **options)
-        return [(row["symbol"], row["close"], row["provider"]) for row in found]
+        found = Reader(db).latest(None, str(interval), look_back=self.LONG, **options)
+        return [(row["symbol"], row["close"], row["provider"]) for row in found.arrow.to_pylist()]
 
     def test_it_is_the_winner_s_newest_that_is_not_withdrawn(self, db, two_sources):
         other = symbols(db, "BAC")["BAC"]
@@ -252,8 +253,8 @@ class TestLatest:
 
     def test_what_is_too_old_is_left_out(self, db, symbol):
         put(db, answer(symbol, [bar(0, 10.0)]))
-        assert reading.latest(db, None, Interval.M1) == []
+        assert len(Reader(db).latest()) == 0
 
     def test_a_derived_interval_is_refused(self, db):
         with pytest.raises(UsageError, match="expected 1m or 1d"):
-            reading.latest(db, None, Interval.H1)
+            Reader(db).latest(None, "1h")
