@@ -36,7 +36,7 @@ _SCRIPTS = {
 }
 """Script -> the files that it is made of."""
 _CONNECT_S = 0.04
-_ANSWER_S = 0.08
+_ANSWER_S = 0.07
 _REST_S = 0.25
 _SEGMENTS_SENT = 16
 

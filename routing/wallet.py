@@ -38,7 +38,7 @@ _LONG_PARTS = 100
 """A block of a long window is 1/100 of it and may be used for 1/100 of its length."""
 _LONG_TRANSIT_S, _MARGIN_S = 2.0, 0.2
 """Real seconds within which a block must get from PostgreSQL to Redis, or it goes back."""
-_BEGIN_S, _WAIT_FOR_BEGINNER_S = 0.3, 0.6
+_BEGIN_S, _WAIT_FOR_BEGINNER_S = 1.5, 2.0
 """Real seconds in which whoever uses a limit first begins its windows, and the others wait for that."""
 
 

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 import routing.router
 from core.clock import Clock, real_timestamp
+from core.errors import NoRouteError
 from core.settings import Settings, load
 from core.telemetry import Telemetry
 from core.windows import Window, floor_to
@@ -35,6 +36,7 @@ from workers.reference import Reference
 from workers.stopping import Stop
 from workers.wiring import build_router
 
+_LOOK_AGAIN_S = 0.02
 _STEP = Interval.M1.delta
 
 
@@ -103,9 +105,13 @@ def watch_waits(router: Router, log: Log) -> None:
     def timed(*words: Any, **named: Any) -> Lease:
         began = clock.monotonic()
         try:
-            return acquire(*words, **{**named, "deadline": began})
-        finally:
+            lease = acquire(*words, **{**named, "deadline": began})
+        except NoRouteError:
             log("b", f"{1000 * (clock.monotonic() - began):.3f}")
+            clock.sleep(max(0.0, min(_LOOK_AGAIN_S, named["deadline"] - began)))
+            raise
+        log("b", f"{1000 * (clock.monotonic() - began):.3f}")
+        return lease
 
     router.acquire = timed
 

@@ -41,7 +41,7 @@ class Callers:
         """Start processes and wait until they are ready to ask."""
         for _ in range(count):
             self.start_one(len(self._running), **more)
-        self._wait_ready(count)
+        self.wait_ready(count)
 
     def start_one(self, number: int, **more: Any) -> None:
         """Start the process of that number, again if it was killed."""
@@ -100,7 +100,12 @@ class Callers:
                     found.append(Event(float(at), *words))
         return sorted(found, key=lambda event: event.at)
 
-    def _wait_ready(self, count: int) -> None:
+    def wait_ready(self, count: int) -> None:
+        """Wait until so many have said that they are.
+
+        Raises:
+            MeasureError: one ended before, or it took too long.
+        """
         deadline = self.stage.clock.monotonic() + _READY_S
         while sum(event.what == "r" for event in self.events()) < count:
             dead = [n for n, process in self._running.items() if process.poll() is not None]

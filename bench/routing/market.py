@@ -70,6 +70,11 @@ class Stage:
         """Take every fault off."""
         self.admin.post("/admin/faults", {"clear": "all"})
 
+    def flush(self) -> None:
+        """Lose every key."""
+        with Redis.from_url(self.redis.url) as client:
+            client.flushall()
+
     def forget_health(self) -> None:
         """Forget what the fleet knows of its sources; not what was spent, which would count as full."""
         with Redis.from_url(self.redis.url) as client:

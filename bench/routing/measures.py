@@ -2,9 +2,13 @@
 
 from collections.abc import Callable
 
-from bench.routing import failover
+from bench.routing import budgets, cost, failover, flapping, outage
 from bench.run import Run
 
 MEASURES: dict[str, Callable[[Run], None]] = {
     "failover": failover.measure,
+    "flapping": flapping.measure,
+    "budgets": budgets.measure,
+    "outage": outage.measure,
+    "cost": cost.measure,
 }
