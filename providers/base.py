@@ -284,6 +284,8 @@ def quota_used(headers: Mapping[str, str], limits: Sequence[Limit]) -> dict[str,
         limits: The provider's.
     """
     used: dict[str, int] = {}
+    if "x-ratelimit-limit" not in headers and "x-mbx-used-weight-1m" not in headers:
+        return used
     most, left = (headers.get(f"x-ratelimit-{name}", "") for name in ("limit", "remaining"))
     if most.isdigit() and left.isdigit():
         meant = [limit for limit in limits if limit.units == int(most)] or sorted(

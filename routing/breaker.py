@@ -68,8 +68,20 @@ class FleetBreaker(pybreaker.CircuitBreaker):
     def __init__(self, pair: Pair, fleet: Fleet, clock: Clock) -> None:
         super().__init__(name=f"{pair.source}:{pair.capability}", state_storage=_FleetStorage(pair))
         self.pair = pair
+        self.heard = False
+        """Whether anybody listens, or did."""
         self._fleet = fleet
         self._clock = clock
+
+    def add_listener(self, listener: pybreaker.CircuitBreakerListener) -> None:
+        """Attach a listener of pybreaker's."""
+        self.heard = True
+        super().add_listener(listener)
+
+    def add_listeners(self, *listeners: pybreaker.CircuitBreakerListener) -> None:
+        """Attach several."""
+        self.heard = True
+        super().add_listeners(*listeners)
 
     def require(self) -> Pass:
         """Let a call go.
@@ -78,6 +90,7 @@ class FleetBreaker(pybreaker.CircuitBreaker):
             pybreaker.CircuitBreakerError: not now; the message says why.
         """
         now = self._clock.monotonic()
+        self._fleet.look(self.pair, now)
         self._fleet.refresh(now)
         view = self.pair.view
         if view.standing.share > 0:
@@ -98,7 +111,7 @@ class FleetBreaker(pybreaker.CircuitBreaker):
 
     def answered(self, call: Pass, latency_s: float, expected: int = 0, received: int = 0) -> None:
         """A call that was let go was answered."""
-        now = self._clock.monotonic()
+        now = self.pair.looked = self._clock.monotonic()
         if self.pair.answered(call, now, latency_s, expected, received):
             self._fleet.exchange()
         else:
@@ -110,7 +123,8 @@ class FleetBreaker(pybreaker.CircuitBreaker):
 
     def failed(self, call: Pass, error: ProviderError, latency_s: float) -> None:
         """A call that was let go failed."""
-        if self.pair.failed(call, self._clock.monotonic(), error, latency_s):
+        now = self.pair.looked = self._clock.monotonic()
+        if self.pair.failed(call, now, error, latency_s):
             self._fleet.exchange()
         elif error.counts_against_health:
             self._fleet.hurry()
@@ -120,11 +134,13 @@ class FleetBreaker(pybreaker.CircuitBreaker):
 
     def dropped(self, call: Pass) -> None:
         """A call that was let go was not made."""
-        if self.pair.dropped(call, self._clock.monotonic()):
+        now = self.pair.looked = self._clock.monotonic()
+        if self.pair.dropped(call, now):
             self._fleet.exchange()
 
     def accuse(self, why: str) -> None:
         """The source was found out: it answers, and what it says is not so. Opens at once."""
+        self.pair.looked = self._clock.monotonic()
         if self.pair.accuse(why):
             self._fleet.exchange()
 
@@ -162,10 +178,7 @@ class FleetBreaker(pybreaker.CircuitBreaker):
             raise
         self.answered(permit, self._clock.monotonic() - began)
 
-    @property
-    def heard(self) -> bool:
-        """Whether anybody listens."""
-        return bool(self._listening())
-
     def _listening(self) -> "tuple[pybreaker.CircuitBreakerListener, ...]":
+        if not self.heard:
+            return ()
         return cast("Any", self).listeners  # pybreaker leaves their type open

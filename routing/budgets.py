@@ -148,7 +148,8 @@ class Budget:
 
     def answered(self, latency_s: float) -> None:
         """Learn how long a call was under way at most, from the last check of its token."""
-        if latency_s > self._faded():
+        # Quicker ones change nothing: so much is always allowed for.
+        if latency_s > self._transit_bounds[0] and latency_s > self._faded():
             self._slowest = (latency_s, self.clock.monotonic())
 
     def _faded(self) -> float:

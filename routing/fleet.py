@@ -6,6 +6,7 @@ breaker may have to move. Whoever ends a call makes the exchange, so that the ne
 for it; only what is too old to go by is renewed before a call.
 """
 
+import math
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,8 @@ from routing.retry import RetryBudget
 from routing.state import RoutingState
 
 _EVERY_S, _CALM_S, _BEFORE_S = 0.1, 0.5, 0.6
+_LOOKED_S, _ALL_S = 10.0, 5.0
+"""Pairs that nobody here looked at within so long are exchanged less often."""
 _OLD_S = 1.0
 """A view older than this is worth waiting for."""
 _USUAL_S = 300.0
@@ -68,12 +71,12 @@ class Fleet:
         self._state = state
         self._clock = clock
         self._moved = moved
-        self._keys = [
-            state.key("retries"),
-            *(state.pair_key(pair.source, pair.capability) for pair in pairs),
-        ]
+        self._keys = {
+            id(pair): state.pair_key(pair.source, pair.capability) for pair in self._pairs
+        }
+        self._retries_key = state.key("retries")
         self._lock = threading.Lock()
-        self._at = -_OLD_S
+        self._at = self._all_at = -math.inf
         self._every_s = _EVERY_S
         self.retries = RetryBudget(lambda wanted: self.exchange(retries=wanted))
 
@@ -94,10 +97,23 @@ class Fleet:
             finally:
                 self._lock.release()
 
-    def exchange(self, *, retries: int = 0) -> None:
-        """Exchange now: something happened that the others should know, or retries are wanted."""
+    def exchange(self, *, retries: int = 0, everything: bool = False) -> None:
+        """Exchange now: something happened that the others should know, or retries are wanted.
+
+        Args:
+            retries: How many are wanted.
+            everything: Of every pair, also those that nobody here looked at lately.
+        """
         with self._lock:
+            if everything:
+                self._all_at = -math.inf
             self._exchange(retries)
+
+    def look(self, pair: Pair, now: float) -> None:
+        """A pair is about to be judged; one that nobody looked at for a while is asked about first."""
+        unseen_s, pair.looked = now - pair.looked, now
+        if unseen_s > _LOOKED_S and now - pair.view.at > _BEFORE_S and not self._state.away:
+            self.exchange()
 
     def hurry(self) -> None:
         """Something failed: look more often for a while."""
@@ -111,48 +127,60 @@ class Fleet:
         except QueueError:
             return pair.claim_alone(self._clock.monotonic(), token, within_s)
         # Whoever lost sees on the next look who went.
-        self._at = -_OLD_S
+        self._at = -math.inf
         return bool(won)
 
     def _exchange(self, retries: int) -> None:
         now = self._clock.monotonic()
         self._every_s = _EVERY_S
         if self._state.away:
-            self._go_alone(now, self.retries.take_calls(), [None] * len(self._pairs))
+            self._go_alone(now, self.retries.take_calls(), {})
             return
-        samples = [pair.take_samples() for pair in self._pairs]
+        pairs: Sequence[Pair] = self._pairs
+        if now - self._all_at < _ALL_S:
+            pairs = [pair for pair in pairs if now - pair.looked <= _LOOKED_S]
+        else:
+            self._all_at = now
+        samples = [pair.take_samples() for pair in pairs]
         calls = self.retries.take_calls()
         args: list[str | bytes | int | float] = [_RULES, _jitter(), calls, retries]
         args += ["" if packed is None else orjson.dumps(packed) for packed in samples]
         try:
-            answer = self._state.run("sync", self._keys, args)
+            keys = [self._retries_key, *(self._keys[id(pair)] for pair in pairs)]
+            answer = self._state.run("sync", keys, args)
         except QueueError:
-            self._go_alone(self._clock.monotonic(), calls, samples)
+            unsent = {id(pair): packed for pair, packed in zip(pairs, samples, strict=True)}
+            self._go_alone(self._clock.monotonic(), calls, unsent)
             return
         granted, rows = orjson.loads(answer)
         self.retries.exchanged(calls, int(granted))
         self._at = now = self._clock.monotonic()
         views = [_view(now, row) for row in rows]
-        best = dict[str, float]()
-        for pair, view in zip(self._pairs, views, strict=True):
-            if view.usual_completeness is not None:
-                known = best.get(pair.capability, 0.0)
-                best[pair.capability] = max(known, view.usual_completeness)
-        for pair, view in zip(self._pairs, views, strict=True):
-            pair.best_completeness = best.get(pair.capability, 1.0)
+        for pair, view in zip(pairs, views, strict=True):
             if pair.saw(view):
                 self._moved(pair)
+        if len(pairs) == len(self._pairs):
+            self._compare_completeness()
         failed = any(packed and (packed["failed"] or packed["bad"]) for packed in samples)
         if not failed and all(view.standing.share >= 1 for view in views):
             self._every_s = _CALM_S
 
+    def _compare_completeness(self) -> None:
+        best = dict[str, float]()
+        for pair in self._pairs:
+            usual = pair.view.usual_completeness
+            if usual is not None:
+                best[pair.capability] = max(best.get(pair.capability, 0.0), usual)
+        for pair in self._pairs:
+            pair.best_completeness = best.get(pair.capability, 1.0)
+
     def _go_alone(
-        self, now: float, calls: int, samples: Sequence[Mapping[str, Any] | None]
+        self, now: float, calls: int, unsent: Mapping[int, Mapping[str, Any] | None]
     ) -> None:
         self.retries.exchanged(calls, None)
         self._at = now
-        for pair, unsent in zip(self._pairs, samples, strict=True):
-            if pair.alone(now, unsent):
+        for pair in self._pairs:
+            if pair.alone(now, unsent.get(id(pair))):
                 self._moved(pair)
 
 

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 from core.errors import (
     AuthRejectedError,
@@ -81,8 +81,7 @@ class _Samples:
         return {name: getattr(self, name) for name in self.__slots__ if name != "empty"}
 
 
-@dataclass(frozen=True, slots=True)
-class Pass:
+class Pass(NamedTuple):
     """A call that was let go."""
 
     ticket: int
@@ -105,6 +104,8 @@ class Pair:
         self.capability = capability
         self.timeout_s = timeout_s
         self.view = View(0.0, Standing(State.CLOSED, 0, 1.0, 0.0))
+        self.looked = 0.0
+        """Monotonic seconds at which somebody here last asked about it."""
         self.best_completeness = 1.0
         """Usual completeness of the most complete source of the capability; the fleet sets it."""
         self._guard = Guard()

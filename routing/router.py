@@ -14,6 +14,7 @@ import pybreaker
 from core.clock import Clock
 from core.errors import NoRouteError, QueueError, StorageError
 from core.words import Capability, Share
+from providers.base import Provider, Spec
 from routing.breaker import FleetBreaker
 from routing.budgets import Budget, LimitUse
 from routing.fleet import Fleet
@@ -26,7 +27,7 @@ from routing.retry import RetryBudget
 from routing.sources import Source
 from routing.state import LastWords, RoutingState
 from routing.status import SourceStatus, describe
-from routing.wallet import LongWindows, Refused, Token
+from routing.wallet import LongWindows, Refused, Token, Wallet
 
 __all__ = ["Lease", "Router", "SourceStatus"]
 
@@ -36,6 +37,18 @@ _SWITCH_S = 0.5
 _LONGEST_STEP_S = 0.05
 _SOON_S = 0.02
 _HEALS_S = 1.0
+
+
+@dataclass(slots=True)
+class _Route:
+    """All that a call to one source for one capability needs."""
+
+    provider: Provider
+    spec: Spec
+    budget: Budget
+    breaker: FleetBreaker
+    pair: Pair
+    wallets: Mapping[Share, Wallet]
 
 
 @dataclass(slots=True)
@@ -116,7 +129,20 @@ class Router:
             for source in sources
             if source.provider is not None
         }
+        self._routes = {
+            key: self._route(*key, source.provider)
+            for source in sources
+            if source.provider is not None
+            for key in self._specs
+            if key[0] == source.name
+        }
         self._switched: tuple[float, Mapping[str, str]] = (-_SWITCH_S, {})
+
+    def _route(self, name: str, capability: Capability, provider: Provider) -> _Route:
+        key = (name, capability)
+        spec, budget, breaker = self._specs[key], self._budgets[name], self._breakers[key]
+        wallets = {share: budget.wallet(spec.cost, share) for share in Share}
+        return _Route(provider, spec, budget, breaker, breaker.pair, wallets)
 
     def known(self, source: str, capability: Capability, timeout_s: float) -> Pair | None:
         """What this process knows of a source; None where it knew none with that time limit."""
@@ -139,8 +165,12 @@ class Router:
 
     def eligible(self, capability: Capability) -> list[str]:
         """Sources of the policy that could answer in principle, whatever their health now."""
-        self._fleet.refresh(self.clock.monotonic())
+        now = self.clock.monotonic()
+        self._fleet.refresh(now)
         names = [name for band in self._policies.get(capability, ()) for name in band]
+        for name in names:
+            if (route := self._routes.get((name, capability))) is not None:
+                self._fleet.look(route.pair, now)
         return [name for name in names if self._why_ineligible(name, capability) is None]
 
     def acquire(
@@ -172,6 +202,10 @@ class Router:
         ask = _Ask(capability, share, exclude)
         while True:
             self._fleet.refresh(self.clock.monotonic())
+            if bands and first is None and len(bands[0]) == 1:
+                lease = self._plainly(bands[0][0], ask)
+                if lease is not None:
+                    return lease
             refusals: dict[str, str] = {}
             waits: list[float] = []
             # Whoever comes after the one that takes the call is not even looked at.
@@ -183,6 +217,25 @@ class Router:
             if not waits or min(waits) > left or self._state.away:
                 raise NoRouteError(capability, refusals, retry_at=self._retry_at(waits))
             self.clock.sleep(min(left, max(min(waits), 0.001), _LONGEST_STEP_S))
+
+    def _plainly(self, name: str, ask: _Ask) -> Lease | None:
+        """A lease on the only source of the first band where nothing at all speaks against it.
+
+        That is nearly every call. None says nothing: whatever is in the way is found out, with its
+        reason, by the rules below, which let go whatever this lets go.
+        """
+        route = self._routes.get((name, ask.capability))
+        if route is None or name in ask.exclude or name in self._switched_off():
+            return None
+        now = self.clock.monotonic()
+        self._fleet.look(route.pair, now)
+        view = route.pair.view
+        if view.standing.share < 1 or view.off_s > 0 or not view.health.eligible:
+            return None
+        if route.pair.doubt(now) is not None:
+            return None
+        answer = self._lease(name, ask, probe=False)
+        return answer if isinstance(answer, Lease) else None
 
     def _of_band(
         self, band: Sequence[str], ask: _Ask, refusals: dict[str, str], waits: list[float]
@@ -244,7 +297,7 @@ class Router:
 
     def status(self) -> list[SourceStatus]:
         """Every source of every policy, best band first; asks Redis and the database."""
-        self._fleet.exchange()
+        self._fleet.exchange(everything=True)
         places = [
             (name, capability, band)
             for capability, bands in self._policies.items()
@@ -267,17 +320,20 @@ class Router:
 
     def close(self) -> None:
         """Tell the fleet what it does not know yet, and close the connections."""
-        self._fleet.exchange()
+        self._fleet.exchange(everything=True)
         self._state.close()
 
     def _candidate(self, name: str, ask: _Ask, now: float) -> Candidate:
         if name in ask.exclude:
             return Candidate("not wanted for this call")
+        route = self._routes.get((name, ask.capability))
+        if route is not None:
+            self._fleet.look(route.pair, now)
         why = self._why_ineligible(name, ask.capability)
-        if why is not None:
+        if why is not None or route is None:
             # An operator's switch may turn; what is not installed stays so while we wait.
             return Candidate(why)
-        pair = self._breakers[name, ask.capability].pair
+        pair = route.pair
         view = pair.view
         standing, score = view.standing, view.health.score
         if standing.share <= 0:
@@ -305,21 +361,18 @@ class Router:
 
     def _lease(self, name: str, ask: _Ask, *, probe: bool) -> Lease | Candidate:
         """Take the budget's tokens, then the breaker's leave."""
-        provider = self._sources[name].provider
-        assert provider is not None, "a candidate is installed"
-        spec = self._specs[name, ask.capability]
-        budget = self._budgets[name]
-        token = budget.wallet(spec.cost, ask.share).take()
+        route = self._routes[name, ask.capability]
+        token = route.wallets[ask.share].take()
         if isinstance(token, Refused):
             return Candidate(token.why, self.clock.real_seconds(token.wait_s))
-        breaker = self._breakers[name, ask.capability]
+        breaker = route.breaker
         passed = self._leave(breaker, token, probe=probe)
         if passed is None:
             return Candidate("breaker half-open, another process probes", _SOON_S)
         self.observer.selected(ask.capability, name)
         if breaker.heard:
-            breaker.before(provider.send)
-        return Lease(name, provider, spec, self, breaker, passed, budget, token)
+            breaker.before(route.provider.send)
+        return Lease(name, route.provider, route.spec, self, breaker, passed, route.budget, token)
 
     def _leave(self, breaker: FleetBreaker, token: Token, *, probe: bool) -> Pass | None:
         claimed = breaker.claim() if probe else ""

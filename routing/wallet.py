@@ -38,7 +38,7 @@ _LONG_PARTS = 100
 """A block of a long window is 1/100 of it and may be used for 1/100 of its length."""
 _LONG_TRANSIT_S, _MARGIN_S = 2.0, 0.2
 """Real seconds within which a block must get from PostgreSQL to Redis, or it goes back."""
-_BEGIN_S, _WAIT_FOR_BEGINNER_S = 1.5, 2.0
+_BEGIN_S, _WAIT_FOR_BEGINNER_S = 0.8, 1.2
 """Real seconds in which whoever uses a limit first begins its windows, and the others wait for that."""
 
 
@@ -115,9 +115,9 @@ _Correction = tuple[int, int, Sequence[int], int]
 """Calls, ``ahead``, blocks, and 0 for never made or 1 for late."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Token:
-    """The right to make one call until ``use_by``, monotonic seconds."""
+    """The right to make one call until ``use_by``, monotonic seconds. Nobody changes it."""
 
     use_by: float
     _block: _Block | None = None
@@ -188,6 +188,14 @@ class Wallet:
         clock = self._budget.clock
         if not self._limits:
             return Token(math.inf)
+        if self._lock.acquire(blocking=False):
+            # Mostly there are tokens in hand, and nobody else asks at this very moment.
+            try:
+                token = self._from_hand(clock.monotonic())
+            finally:
+                self._lock.release()
+            if token is not None:
+                return token
         with self._crowd_lock:
             self._crowd += 1
         try:
