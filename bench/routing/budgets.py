@@ -49,7 +49,7 @@ class _Arrival:
 def measure(run: Run) -> None:
     """Spend, disturb, count."""
     full = _Sizes(960, 170, 9600, 70_000, 20.0, 300_000)
-    quick = _Sizes(32, 60, 1500, 900, 7.0, 0)
+    quick = _Sizes(24, 60, 1200, 700, 6.0, 0)
     sizes = quick if run.quick else full
     limits: Mapping[str, list[tuple[int, int]]] = {
         _SECOND: [(sizes.second, 1), (sizes.second * 60, 60), (sizes.day * 20, 86_400)],

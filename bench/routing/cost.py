@@ -191,7 +191,7 @@ def _ours(
 
 def _cpu(run: Run, works: Mapping[str, Work]) -> dict[str, float]:
     """CPU ms of a call in this process: the median of many short turns, all sides in alternation."""
-    turns, calls = run.size(150, 40), 10
+    turns, calls = run.size(150, 12), 10
     taken: dict[str, list[float]] = {name: [] for name in works}
     for work in works.values():
         for number in range(calls):

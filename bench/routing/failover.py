@@ -43,7 +43,7 @@ _FAULTS = (
     _Fault("wrong_prices", {"kind": "wrong_prices", "factor": 1.1}, hard=False),
     _Fault("dropped_bars", {"kind": "drop_bars", "fraction": 0.3}, hard=False),
 )
-_QUICK = ("refused", "5xx", "wrong_prices", "dropped_bars")
+_QUICK = ("5xx", "wrong_prices", "dropped_bars")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def _callers(made: Stage, name: str) -> Callers:
 def _faultless(made: Stage) -> float:
     """Calls per answered question when nothing is wrong."""
     callers = _callers(made, "faultless")
-    made.clock.sleep(made.run.size(15, 5))
+    made.clock.sleep(made.run.size(15, 4))
     callers.stop()
     events = callers.events()
     answered = sum(event.what == "q" for event in events)
@@ -108,7 +108,7 @@ def _one(made: Stage, fault: _Fault) -> _Found:
     callers = _callers(made, fault.name)
     try:
         # What is usual has to be known before anything can be unusual.
-        clock.sleep(made.run.size(15, 9))
+        clock.sleep(made.run.size(15, 7))
         before = callers.events()
         if (share(before, "s", _PREFERRED) or 0) < _BACK:
             raise MeasureError(
@@ -117,7 +117,7 @@ def _one(made: Stage, fault: _Fault) -> _Found:
         # Counted as of just before the fault could be felt.
         onset = clock.timestamp()
         made.fault(source=_PREFERRED, **fault.words)
-        clock.sleep(made.run.size(45, 10) if fault.hard else made.run.size(60, 18))
+        clock.sleep(made.run.size(45, 6) if fault.hard else made.run.size(60, 10))
         healed = clock.timestamp()
         made.heal()
         back_s = None

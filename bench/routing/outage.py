@@ -40,17 +40,17 @@ def _measure(run: Run, made: Stage) -> None:
         },
     )
     callers.start(_PROCESSES)
-    clock.sleep(run.size(15, 4))
+    clock.sleep(run.size(15, 3))
     before = clock.timestamp()
     pid = made.redis.pid
     os.kill(pid, signal.SIGSTOP)
     try:
-        clock.sleep(run.size(20, 6))
+        clock.sleep(run.size(20, 5))
     finally:
         os.kill(pid, signal.SIGCONT)
     resumed = clock.timestamp()
     back_s = _wait_answers(callers, resumed)
-    clock.sleep(run.size(15, 4))
+    clock.sleep(run.size(15, 3))
     callers.stop()
     events = callers.events()
     usual = [float(e.source) for e in events if e.what == "b" and e.at < before]
