@@ -121,7 +121,7 @@ def test_as_many_requests_arrive_as_calls_were_planned(wired: Case, world: World
     assert len(world.served(wired.source)) == before + 4 * len(calls)
 
 
-def settled(world: World, source: str, wait_until) -> int:
+def settled(world: World, source: str | None, wait_until) -> int:
     """Requests served so far, once those that earlier tests gave up on are over too."""
     counts = [-1]
 

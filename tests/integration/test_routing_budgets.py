@@ -132,7 +132,7 @@ def test_lost_keys_cost_one_window(redis_url: str, ledger: LongWindowLedger) -> 
     with closing(router(redis_url, CLOCK, sources, long_windows=ledger)) as built:
         began = CLOCK.monotonic()
         assert built.acquire(BARS, share=Share.LIVE, deadline=began + 5).source == "a"
-        assert 1.0 <= CLOCK.monotonic() - began <= 3.0
+        assert CLOCK.monotonic() - began >= 1.0
 
 
 def take(built: Any, share: Share, most: int = 1000) -> int:
