@@ -63,7 +63,8 @@ class Guard:
             oldest = next(iter(self._flying.values()), now)
             if now - oldest <= overdue or self._last_good >= oldest:
                 return None
-            self._doubt = now
+            # What went wrong began when the overdue call left, not when that was noticed.
+            self._doubt = oldest
         out = 0
         for started in reversed(self._flying.values()):
             if started < self._doubt:
