@@ -14,10 +14,14 @@ from redis import Redis
 from core.clock import SystemClock
 from core.errors import StorageError
 from core.settings import FIXED, LOCAL, Settings, adopt, load, shared_defaults, shared_of
+from core.telemetry import Telemetry
+from core.words import Capability, Share
 from db import settings_versions
 from db.live_settings import LiveSettings
 from db.pool import Database, connect
 from tests.servers import REPOSITORY, WaitUntil
+from workers.stopping import Stop
+from workers.wiring import open_base, worker_context
 
 pytestmark = pytest.mark.integration
 
@@ -202,6 +206,41 @@ def test_what_could_not_be_brought_into_force_is_tried_again_whole(
     assert live.refresh(db, turn)
     assert turns == [9, 9]
     assert live.current().live_batch_size == 9
+
+
+def test_a_worker_turns_over_to_other_policies_and_limits_within_two_seconds(
+    file: Path,
+    database_url: str,
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    wait_until: WaitUntil,
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setenv("GAPLESS_HOME", str(file.parent))
+    old = CLOCK.timestamp() - 60
+    file.write_text("POLICY_QUOTES_L1=finnhub\nFINNHUB_API_KEY=k\nFINNHUB_LIMITS=5/60s\n")
+    os.utime(file, (old, old))
+    base = open_base(LiveSettings(file, application="gapless-collect-T0"), "gapless-collect-T0")
+    with closing(base):
+        context = worker_context(base, Telemetry(), Stop(CLOCK))
+        before = context.setup
+        lease = context.router.acquire(
+            Capability.QUOTES_L1, share=Share.LIVE, deadline=CLOCK.monotonic() + 3
+        )
+        assert lease.source == "finnhub"
+        write(file, "POLICY_QUOTES_L1=yfinance,finnhub\nFINNHUB_API_KEY=k\nFINNHUB_LIMITS=9/60s\n")
+        began = CLOCK.monotonic()
+        wait_until(lambda: context.setup is not before, seconds=4)
+        assert CLOCK.monotonic() - began < 2
+        assert context.settings.finnhub_limits == "9/60s"
+        assert context.router.eligible(Capability.QUOTES_L1) == ["yfinance", "finnhub"]
+        # What was leased before ends as it would have; what was spent stays spent.
+        lease.answered(0.01, endpoint="quote")
+        uses = {s.source: s.budgets for s in context.router.status() if s.budgets}["finnhub"]
+        assert [(use.limit.units, use.live) for use in uses] == [(9, 1)]
+        assert before.router is not context.router
+        context.close()
 
 
 class Fleet:
