@@ -2,12 +2,13 @@
 # Needs Python 3.11 or newer with pip, and make. No compiler, no server, no other tool.
 #
 #   ARGS    is passed on to the command:  make demo ARGS="--symbols 50"
+#   SEEDS   how many, for chaos
 #   PYTHON  the Python to build on, when python3 is too old:  make test PYTHON=python3.12
 #   VENV    the environment's folder; .venv here, or in your cache when this folder is read-only
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo up down bench test check lint types arrows architecture fmt lock clean
+.PHONY: help demo up down bench chaos soak test check lint types arrows architecture fmt lock clean
 
 ifeq ($(shell [ -w . ] && echo yes),yes)
 VENV ?= .venv
@@ -58,6 +59,14 @@ down: $(STAMP) ## End what runs here; ARGS="--forget --yes" deletes what was col
 
 bench: $(STAMP) ## Measure against limits and peers: make bench ARGS="storage --quick"
 	@"$(PY)" -m bench $(ARGS)
+
+SEEDS ?= 3
+
+chaos: $(STAMP) ## Kill and break everything by seed, judge what is left: make chaos SEEDS=20 ARGS="--lanes 2"
+	@"$(PY)" -m chaos --seeds $(SEEDS) $(ARGS)
+
+soak: $(STAMP) ## An hour at 8x in which nothing may grow: make soak ARGS="--minutes 5"
+	@"$(PY)" -m chaos.soak $(ARGS)
 
 test: $(STAMP) ## Run the tests; warnings are errors
 	@"$(PY)" -m pytest -n auto --dist loadfile $(ARGS)

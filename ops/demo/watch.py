@@ -38,17 +38,17 @@ class SimAdmin:
     """The simulator's admin port."""
 
     def __init__(self, base: str) -> None:
-        self._base = base
+        self.base = base
 
     def get(self, path: str) -> Any:
         """A JSON answer."""
-        with urlopen(f"{self._base}{path}", timeout=10) as answer:  # noqa: S310 - loopback
+        with urlopen(f"{self.base}{path}", timeout=10) as answer:  # noqa: S310 - loopback
             return json.loads(answer.read())
 
     def post(self, path: str, body: Any) -> Any:
         """A JSON answer to a JSON question."""
         request = Request(  # noqa: S310 - the simulator on loopback
-            f"{self._base}{path}",
+            f"{self.base}{path}",
             data=json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )

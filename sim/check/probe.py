@@ -8,11 +8,13 @@ import hashlib
 import json
 import random
 import signal
+import sys
 import threading
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 import psycopg
 
@@ -30,6 +32,7 @@ FROM candles_all_as_of(%(symbols)s, %(interval)s, %(start)s, %(end)s, %(as_of)s)
 _NEWEST_SHARE = 0.7
 _ALL_SHARE = 0.2
 _DAILY_SHARE = 0.05
+_AWAY_S = 0.2
 
 
 def digest(rows: list[Any]) -> str:
@@ -47,25 +50,47 @@ def probe(stack: StackFile, out: Path, *, until: datetime, reads: int, seed: int
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     dice = random.Random(seed)  # noqa: S311 - which reads are made is no secret
-    with connect(stack.database_url) as conn, out.open("a") as file:
-        symbols = [
-            row[0] for row in conn.execute("SELECT symbol FROM universe WHERE tier IN ('T0', 'T1')")
-        ]
-        began = _market_now(conn)
-        done = 0
-        while not stop.is_set():
-            now = _market_now(conn)
-            share = min(1.0, (now - began) / (until - began))
-            while done < reads * share and not stop.is_set():
-                line = _read(conn, dice, symbols, began)
-                if line is not None:
-                    file.write(json.dumps(line) + "\n")
-                done += 1
-            file.flush()
-            if share >= 1.0:
-                return 0
-            stop.wait(0.05)
+    progress = _Progress(reads, until)
+    with out.open("a") as file:
+        while not stop.is_set() and not progress.over:
+            try:
+                with connect(stack.database_url) as conn:
+                    _go_on(conn, file, dice, progress, stop)
+            except psycopg.OperationalError as error:
+                # A database that goes away takes no answer back that it gave.
+                sys.stderr.write(f"reads wait for the database: {error}\n")
+                stop.wait(_AWAY_S)
     return 0
+
+
+@dataclass(slots=True)
+class _Progress:
+    reads: int
+    until: datetime
+    began: datetime | None = None
+    done: int = 0
+    over: bool = False
+
+
+def _go_on(
+    conn: psycopg.Connection[Any],
+    file: TextIO,
+    dice: random.Random,
+    progress: _Progress,
+    stop: threading.Event,
+) -> None:
+    symbols = [
+        row[0] for row in conn.execute("SELECT symbol FROM universe WHERE tier IN ('T0', 'T1')")
+    ]
+    began = progress.began = progress.began or _market_now(conn)
+    while not stop.is_set() and not progress.over:
+        share = min(1.0, (_market_now(conn) - began) / (progress.until - began))
+        while progress.done < progress.reads * share and not stop.is_set():
+            file.write(json.dumps(_read(conn, dice, symbols, began)) + "\n")
+            progress.done += 1
+        file.flush()
+        progress.over = share >= 1.0
+        stop.wait(0.05)
 
 
 def _market_now(conn: psycopg.Connection[Any]) -> datetime:
@@ -76,7 +101,7 @@ def _market_now(conn: psycopg.Connection[Any]) -> datetime:
 
 def _read(
     conn: psycopg.Connection[Any], dice: random.Random, symbols: list[str], began: datetime
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     row = conn.execute("SELECT safe_as_of()").fetchone()
     assert row is not None
     horizon: datetime = row[0]

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES: list[str] = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 
-NOT_SHIPPED = frozenset({"bench", "deploy", "docs", "grafana", "tests"})
+NOT_SHIPPED = frozenset({"bench", "chaos", "deploy", "docs", "grafana", "tests"})
 """Top-level folders that may hold Python and are no part of the wheel."""
 
 

@@ -1,0 +1,1 @@
+"""Seeded faults against a whole running gapless, judged by the simulator's independent checker."""

@@ -1,0 +1,251 @@
+"""One seed: start a world, let it run and break, let it heal, judge it."""
+
+import json
+import random
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from chaos.freshness import Freshness, recoveries
+from chaos.judge import Verdict, judge, probes, stranded
+from chaos.lateness import Lateness
+from chaos.schedule import Fault, Kind
+from chaos.strike import Struck, begin, end
+from chaos.traffic import Traffic
+from chaos.world import Plan, World
+from core.clock import Clock
+from ops.embedded.home import Home
+from ops.supervise.process import Process
+
+_BY_SIGNAL = frozenset({Kind.KILL, Kind.TERM, Kind.PAUSE})
+"""Done by the thread that owns the processes; the others may take a second and have their own."""
+_LOOK_S = 0.2
+_LATENESS_S = 4.0
+_READS = 600
+_DRAIN_S = 75.0
+_PROBER = "as-of-reader"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one seed gave."""
+
+    seed: int
+    scheduled: int
+    counts: dict[str, int]
+    bad: list[str]
+    examples: list[str]
+    timeline: list[str]
+    """One line a fault."""
+    hits: dict[str, int]
+    """Faults that met a live target, by kind."""
+    recoveries: list[dict[str, Any]]
+    drain_s: float
+    seconds: float
+    """Real, all in all."""
+    restarts: int = 0
+    mutation: str | None = None
+    trouble: str | None = None
+    """What kept the run from being judged."""
+
+    @property
+    def ok(self) -> bool:
+        return not self.bad and self.trouble is None
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self))
+
+
+def run(plan: Plan, faults: Sequence[Fault], home: Home, clock: Clock) -> Outcome:
+    """Run one seed in a state folder of its own, whose servers' data is deleted first."""
+    began = clock.monotonic()
+    world = World(plan, home, clock)
+    try:
+        world.open()
+        course = _Course(world, faults)
+        course.take()
+        world.stack.supervisor.stop_all_but({"sim"})
+        verdict = judge(world, course.struck, course.traffic, course.lateness.late)
+        return _outcome(world, course, verdict, clock.monotonic() - began)
+    finally:
+        world.close()
+
+
+@dataclass(slots=True)
+class _Course:
+    """A run from the first minute to the last job."""
+
+    world: World
+    faults: Sequence[Fault]
+    struck: list[Struck] = field(default_factory=list[Struck])
+    traffic: Traffic = field(init=False)
+    freshness: Freshness = field(init=False)
+    lateness: Lateness = field(init=False)
+    drain_s: float = 0.0
+    drained: bool = False
+    started_s: float = 0.0
+    """Monotonic second at which the replay began."""
+    _over: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        world = self.world
+        draws = random.Random(f"gapless chaos traffic {world.plan.seed}")
+        self.traffic = Traffic(world, draws)
+        self.freshness = Freshness(world.direct_url, world.times.open)
+        self.lateness = Lateness(world.redis, world.segments)
+
+    def take(self) -> None:
+        """Replay, strike, heal, drain."""
+        self._start_prober()
+        self.started_s = self.world.go()
+        beside = [
+            threading.Thread(target=self._beside, args=(every_s, work), name=name, daemon=True)
+            for name, every_s, work in (
+                ("traffic", 0.1, self._ask),
+                ("freshness", _LOOK_S, lambda: self.freshness.look(self._now())),
+                ("lateness", _LATENESS_S, self.lateness.look),
+            )
+        ]
+        for thread in beside:
+            thread.start()
+        try:
+            with ThreadPoolExecutor(4, thread_name_prefix="strike") as pool:
+                self._break(pool)
+            self.world.settle()
+            self._heal()
+        finally:
+            self._over.set()
+            for thread in beside:
+                thread.join()
+            self.freshness.close()
+        self.lateness.look()
+
+    def _break(self, pool: ThreadPoolExecutor) -> None:
+        waiting = list(self.faults)
+        open_: list[Struck] = []
+        busy: list[tuple[Future[None], Struck]] = []
+        while waiting or open_ or busy:
+            self._tend()
+            now_s = self._now()
+            if waiting and waiting[0].at_s <= now_s:
+                fault = waiting.pop(0)
+                struck = Struck(fault, len(self.struck), hit=False, began_s=now_s)
+                self.struck.append(struck)
+                open_.append(struck)
+                self._do(pool, busy, struck, self._begin)
+            for struck in [one for one in open_ if one.fault.ends_s <= now_s]:
+                if any(one is struck for _, one in busy):
+                    continue
+                open_.remove(struck)
+                self._do(pool, busy, struck, self._end)
+            for future, struck in [pair for pair in busy if pair[0].done()]:
+                busy.remove((future, struck))
+                future.result()
+            self.world.clock.sleep(0.01)
+
+    def _do(
+        self,
+        pool: ThreadPoolExecutor,
+        busy: list[tuple[Future[None], Struck]],
+        struck: Struck,
+        what: Callable[[Struck], None],
+    ) -> None:
+        if struck.fault.kind in _BY_SIGNAL:
+            what(struck)
+        else:
+            busy.append((pool.submit(what, struck), struck))
+
+    def _begin(self, struck: Struck) -> None:
+        begin(self.world, struck)
+
+    def _end(self, struck: Struck) -> None:
+        end(self.world, struck)
+        struck.ended_s = self._now()
+
+    def _heal(self) -> None:
+        """Let the market end, then wait until no work is left."""
+        world, clock = self.world, self.world.clock
+        while world.db.clock.now() < world.times.end:
+            self._tend()
+            clock.sleep(0.05)
+        began = clock.monotonic()
+        while clock.monotonic() - began < _DRAIN_S:
+            self._tend()
+            if self._idle() and _PROBER not in world.stack.supervisor.alive():
+                self.drained = True
+                break
+            clock.sleep(0.25)
+        self.drain_s = round(clock.monotonic() - began, 2)
+
+    def _idle(self) -> bool:
+        with self.world.db.transaction() as conn:
+            row = conn.execute(_OPEN).fetchone()
+        waits = [line for line in stranded(self.world.redis) if "in no list" not in line]
+        return row is not None and row[0] == 0 and not waits
+
+    def _ask(self) -> None:
+        """Nobody asks for anything new once the market's last judged minute is over."""
+        now = self.world.db.clock.now()
+        if now < self.world.times.close:
+            self.traffic.step(self._now(), now)
+
+    def _tend(self) -> None:
+        for event in self.world.stack.supervisor.poll():
+            if event.name == "sim" and event.kind == "ended":
+                raise RuntimeError(f"the simulator ended: {event.detail}")
+
+    def _beside(self, every_s: float, work: Callable[[], None]) -> None:
+        while not self._over.wait(every_s):
+            work()
+
+    def _now(self) -> float:
+        return self.world.clock.monotonic() - self.started_s
+
+    def _start_prober(self) -> None:
+        world = self.world
+        out = probes(world)
+        out.unlink(missing_ok=True)
+        words = [sys.executable, "-m", "sim.check", "probe", "--stack", str(world.stack_file)]
+        words += ["--out", str(out), "--until", world.times.end.isoformat()]
+        words += ["--reads", str(_READS), "--seed", str(world.plan.seed)]
+        world.stack.supervisor.add(Process(_PROBER, words, stop_rank=0, restart=False))
+        world.stack.supervisor.start()
+
+
+_OPEN = """
+SELECT (SELECT count(*) FROM backfill_jobs WHERE state IN ('pending', 'running'))
+     + (SELECT count(*) FROM rlc_inbox WHERE state IN ('new', 'dispatched'))
+"""
+
+
+def _outcome(world: World, course: _Course, verdict: Verdict, seconds: float) -> Outcome:
+    hits: dict[str, int] = {}
+    for struck in course.struck:
+        if struck.hit:
+            hits[struck.fault.kind.value] = hits.get(struck.fault.kind.value, 0) + 1
+    restarts = sum(one.restarts for one in world.stack.supervisor.status())
+    return Outcome(
+        seed=world.plan.seed,
+        scheduled=len(course.faults),
+        counts=verdict.counts
+        | {"asked": len(course.traffic.asked), "elements": len(course.traffic.elements)},
+        bad=verdict.bad,
+        examples=verdict.examples[:30],
+        timeline=[_line(struck) for struck in course.struck],
+        hits=hits,
+        recoveries=[asdict(one) for one in recoveries(course.struck, course.freshness.looks)],
+        drain_s=course.drain_s,
+        seconds=round(seconds, 1),
+        restarts=restarts,
+        mutation=world.plan.mutation,
+    )
+
+
+def _line(struck: Struck) -> str:
+    said = "" if struck.hit else "  (met nobody)"
+    note = f"  [{struck.note}]" if struck.note else ""
+    return f"{struck.fault}{note}{said}"

@@ -1,0 +1,184 @@
+"""What goes wrong when: the same seed gives the same schedule, on any machine."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What can go wrong."""
+
+    KILL = "kill"
+    """SIGKILL of one process."""
+    PAUSE = "pause"
+    """SIGSTOP, later SIGCONT, of one process."""
+    TERM = "term"
+    """SIGTERM of one process."""
+    REDIS_KILL = "redis_kill"
+    """SIGKILL of the server; it comes back with what its append-only file holds."""
+    REDIS_RESTART = "redis_restart"
+    """An orderly stop and start."""
+    REDIS_FLUSH = "redis_flush"
+    """FLUSHALL."""
+    REDIS_TRUNCATED = "redis_truncated"
+    """SIGKILL, and the end of the append-only file is cut off before the server comes back."""
+    POSTGRES_STOP = "postgres_stop"
+    """Immediate stop, which aborts every transaction and writes no checkpoint, and start."""
+    CUT = "cut"
+    """Connections to one server are reset, and refused for a while."""
+    DELAY = "delay"
+    """Connections to one server get slow, or silent."""
+    PROVIDER = "provider"
+    """A provider answers badly or not at all."""
+
+
+PROCESSES: Sequence[str] = (
+    "scheduler",
+    "scheduler-2",
+    "collect-t0",
+    "collect-t1",
+    "collect-t2",
+    "backfill-t0",
+    "backfill-t1",
+    "backfill-t2",
+    "intake",
+    "intake-2",
+    "exporter",
+)
+_WEIGHTS: Mapping[Kind, int] = {
+    Kind.KILL: 15,
+    Kind.PAUSE: 11,
+    Kind.TERM: 8,
+    Kind.REDIS_KILL: 8,
+    Kind.REDIS_RESTART: 8,
+    Kind.REDIS_FLUSH: 8,
+    Kind.REDIS_TRUNCATED: 8,
+    Kind.POSTGRES_STOP: 9,
+    Kind.CUT: 8,
+    Kind.DELAY: 8,
+    Kind.PROVIDER: 9,
+}
+_PROVIDER_FAULTS = (
+    "refuse",
+    "reset",
+    "5xx",
+    "429",
+    "slow",
+    "hang",
+    "garbage",
+    "stale",
+    "drop_bars",
+    "throttle_200",
+    "expired_key",
+)
+_SOURCES = ("finnhub", "yahoo")
+_SERVERS = ("postgres", "redis")
+_LEADING_SHARE = 0.35
+"""Of the strikes against a process, those against the scheduler that leads or a writer of live bars."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that goes wrong."""
+
+    at_s: float
+    """Real seconds after the replay began."""
+    kind: Kind
+    target: str
+    """Process, server or source."""
+    lasts_s: float = 0.0
+    """Real seconds from its begin to its end; 0 for what is over at once."""
+    detail: Mapping[str, float | str] = field(default_factory=dict[str, "float | str"])
+
+    @property
+    def ends_s(self) -> float:
+        return self.at_s + self.lasts_s
+
+    def __str__(self) -> str:
+        words = [f"{self.at_s:6.2f} s", self.kind.value, self.target]
+        if self.lasts_s:
+            words.append(f"for {self.lasts_s:.2f} s")
+        words += [f"{name}={value}" for name, value in self.detail.items()]
+        return " ".join(words)
+
+
+def schedule(seed: int, count: int, first_s: float, last_s: float) -> tuple[Fault, ...]:
+    """Faults of one run, by begin.
+
+    Strikes come in random order at random instants; two against the same server keep apart, so that
+    each finds its target alive, but they overlap with everything else.
+
+    Args:
+        seed: Of every draw.
+        count: How many.
+        first_s: None begins earlier, real seconds.
+        last_s: Each has ended by then.
+    """
+    draws = random.Random(f"gapless chaos {seed}")
+    kinds = _kinds(draws, count)
+    found: list[Fault] = []
+    for kind in kinds:
+        fault = _fault(draws, kind)
+        # A few tries to find a free moment for this target; else it is struck while it is down.
+        for _ in range(40):
+            at_s = round(draws.uniform(first_s, last_s - fault.lasts_s), 2)
+            placed = Fault(at_s, fault.kind, fault.target, fault.lasts_s, fault.detail)
+            if all(_apart(placed, other) for other in found):
+                found.append(placed)
+                break
+    return tuple(sorted(found, key=lambda one: (one.at_s, one.kind, one.target)))
+
+
+def _kinds(draws: random.Random, count: int) -> list[Kind]:
+    """By weight, and none twice before it is its turn: small runs are mixed as well."""
+    names = list(_WEIGHTS)
+    return draws.choices(names, weights=[_WEIGHTS[name] for name in names], k=count)
+
+
+_SETTLED_S: Mapping[str, float] = {"postgres": 1.2, "redis": 0.6}
+"""Real seconds that a server needs to be back before it is struck again."""
+_STARTED_S = 2.5
+"""The same for a process."""
+
+
+def _apart(one: Fault, other: Fault) -> bool:
+    if one.target != other.target:
+        return True
+    rest_s = _SETTLED_S.get(one.target, _STARTED_S)
+    return one.at_s >= other.ends_s + rest_s or other.at_s >= one.ends_s + rest_s
+
+
+def _fault(draws: random.Random, kind: Kind) -> Fault:
+    match kind:
+        case Kind.KILL | Kind.TERM:
+            return Fault(0.0, kind, _process(draws))
+        case Kind.PAUSE:
+            # Longer than a scheduler's lease, a worker's, or neither.
+            return Fault(0.0, kind, _process(draws), round(draws.choice((0.3, 1.5, 4.0, 6.0)), 2))
+        case Kind.REDIS_KILL | Kind.REDIS_RESTART:
+            return Fault(0.0, kind, "redis", round(draws.uniform(0.1, 2.0), 2))
+        case Kind.REDIS_TRUNCATED:
+            cut = float(draws.choice((1, 40, 700, 20_000)))
+            return Fault(0.0, kind, "redis", round(draws.uniform(0.1, 1.0), 2), {"bytes": cut})
+        case Kind.REDIS_FLUSH:
+            return Fault(0.0, kind, "redis")
+        case Kind.POSTGRES_STOP:
+            return Fault(0.0, kind, "postgres", round(draws.uniform(0.2, 2.0), 2))
+        case Kind.CUT:
+            lasts_s = round(draws.choice((0.0, 0.5, 1.5)), 2)
+            return Fault(0.0, kind, draws.choice(_SERVERS), lasts_s)
+        case Kind.DELAY:
+            delay_s = draws.choice((0.02, 0.1, 0.4, 5.0))
+            lasts_s = round(draws.uniform(0.5, 3.0), 2)
+            return Fault(0.0, kind, draws.choice(_SERVERS), lasts_s, {"seconds": delay_s})
+        case Kind.PROVIDER:
+            detail = {"fault": draws.choice(_PROVIDER_FAULTS)}
+            lasts_s = round(draws.uniform(1.0, 4.0), 2)
+            return Fault(0.0, kind, draws.choice(_SOURCES), lasts_s, detail)
+
+
+def _process(draws: random.Random) -> str:
+    if draws.random() < _LEADING_SHARE:
+        return draws.choice(("scheduler", "collect-t0", "collect-t1", "intake"))
+    return draws.choice(PROCESSES)

@@ -1,0 +1,115 @@
+"""Brings a scheduled fault about and ends it; says whether it met a live target."""
+
+import signal
+from dataclasses import dataclass
+from typing import Any, cast
+
+from redis.exceptions import RedisError
+
+from chaos.schedule import Fault, Kind
+from chaos.world import World
+
+_MINUTES_LONG = 1_000_000.0
+"""A provider's fault lasts until we take it off."""
+
+
+@dataclass(slots=True)
+class Struck:
+    """A fault that began."""
+
+    fault: Fault
+    number: int
+    hit: bool
+    """Whether its target was alive."""
+    began_s: float
+    """Real seconds after the replay began, when it had begun."""
+    ended_s: float | None = None
+    """The same, when its target could go on; None while it lasts."""
+    requests_before: int = 0
+    note: str = ""
+
+
+def begin(world: World, struck: Struck) -> None:
+    """Strike, and note whom it met."""
+    fault, number = struck.fault, struck.number
+    match fault.kind:
+        case Kind.KILL | Kind.TERM | Kind.PAUSE:
+            signum = {
+                Kind.KILL: signal.SIGKILL,
+                Kind.TERM: signal.SIGTERM,
+                Kind.PAUSE: signal.SIGSTOP,
+            }[fault.kind]
+            struck.hit = world.stack.supervisor.kill(fault.target, signum) is not None
+        case Kind.REDIS_KILL | Kind.REDIS_TRUNCATED:
+            struck.hit = world.stop_redis(by_force=True)
+        case Kind.REDIS_RESTART:
+            struck.hit = world.stop_redis(by_force=False)
+        case Kind.REDIS_FLUSH:
+            try:
+                keys = int(cast("Any", world.redis).dbsize())
+                cast("Any", world.redis).flushall()
+                struck.hit, struck.note = keys > 0, f"{keys} keys"
+            except RedisError as error:
+                struck.note = str(error)
+        case Kind.POSTGRES_STOP:
+            struck.hit = world.stop_postgres()
+        case Kind.CUT:
+            count = world.proxies[fault.target].cut(refuse=fault.lasts_s > 0)
+            struck.hit, struck.note = count > 0, f"{count} connections"
+        case Kind.DELAY:
+            count = world.proxies[fault.target].delay(float(fault.detail["seconds"]))
+            struck.hit, struck.note = count > 0, f"{count} connections"
+        case Kind.PROVIDER:
+            struck.requests_before = world.sim.get("/admin/stats")["requests"]
+            world.sim.post("/admin/faults", {"add": [_provider_fault(fault, number)]})
+            struck.hit = True
+
+
+def end(world: World, struck: Struck) -> None:
+    """Let the target go on."""
+    fault = struck.fault
+    match fault.kind:
+        case Kind.PAUSE:
+            world.stack.supervisor.kill(fault.target, signal.SIGCONT)
+        case Kind.REDIS_KILL | Kind.REDIS_RESTART:
+            world.start_redis()
+        case Kind.REDIS_TRUNCATED:
+            lost = world.cut_append_only_file(int(fault.detail["bytes"]))
+            struck.hit = struck.hit and lost > 0
+            struck.note = f"{lost} bytes cut off"
+            world.start_redis()
+        case Kind.POSTGRES_STOP:
+            world.start_postgres()
+        case Kind.CUT:
+            world.proxies[fault.target].accept()
+        case Kind.DELAY:
+            world.proxies[fault.target].delay(0.0)
+        case Kind.PROVIDER:
+            world.sim.post("/admin/faults", {"clear": [_name(struck.number)]})
+            asked = world.sim.get("/admin/stats")["requests"] - struck.requests_before
+            # A closed listener sees nobody; its callers go elsewhere, which is the point.
+            struck.hit = asked > 0
+            struck.note = f"{asked} requests meanwhile"
+        case Kind.KILL | Kind.TERM | Kind.REDIS_FLUSH:
+            pass
+
+
+def _provider_fault(fault: Fault, number: int) -> dict[str, object]:
+    kind = str(fault.detail["fault"])
+    row: dict[str, object] = {
+        "id": _name(number),
+        "source": fault.target,
+        "capability": "*",
+        "kind": kind,
+        "from": "now",
+        "minutes": _MINUTES_LONG,
+    }
+    if kind == "slow":
+        row["seconds"] = 1.0
+    if kind == "429":
+        row["retry_after_s"] = 5.0
+    return row
+
+
+def _name(number: int) -> str:
+    return f"chaos-{number}"

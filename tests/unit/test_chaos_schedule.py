@@ -1,0 +1,42 @@
+"""The schedule of faults: the same for the same seed, mixed, and fair to its targets."""
+
+from collections import Counter
+
+import pytest
+
+from chaos.schedule import PROCESSES, Kind, schedule
+
+
+def test_the_same_seed_gives_the_same_schedule() -> None:
+    assert schedule(7, 12, 1.5, 24.0) == schedule(7, 12, 1.5, 24.0)
+    assert schedule(7, 12, 1.5, 24.0) != schedule(8, 12, 1.5, 24.0)
+
+
+def test_a_schedule_is_pinned_so_that_a_seed_means_the_same_in_every_version() -> None:
+    lines = [str(fault) for fault in schedule(1, 12, 1.5, 24.0)[:3]]
+    assert lines == [
+        "  2.54 s pause collect-t1 for 6.00 s",
+        "  2.99 s redis_flush redis",
+        " 10.28 s kill intake",
+    ]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_faults_lie_in_their_time_and_find_their_target_alive(seed: int) -> None:
+    faults = schedule(seed, 12, 1.5, 24.0)
+    assert [fault.at_s for fault in faults] == sorted(fault.at_s for fault in faults)
+    for fault in faults:
+        assert fault.at_s >= 1.5
+        assert fault.ends_s <= 24.0 + 1e-9
+    for one in faults:
+        for other in faults:
+            if one is not other and one.target == other.target and one.at_s <= other.at_s:
+                assert other.at_s > one.ends_s
+
+
+def test_every_kind_is_at_least_a_twentieth_and_every_process_is_struck() -> None:
+    faults = [fault for seed in range(150) for fault in schedule(seed, 12, 1.5, 24.0)]
+    kinds = Counter(fault.kind for fault in faults)
+    assert min(kinds[kind] for kind in Kind) >= 0.05 * len(faults)
+    struck = {fault.target for fault in faults if fault.kind in (Kind.KILL, Kind.PAUSE, Kind.TERM)}
+    assert struck == set(PROCESSES)
