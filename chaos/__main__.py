@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for number, fault in enumerate(_faults(options, options.timeline)):
             print(f"{number:3} {fault}")
         return 0
+    if options.minimise is not None:
+        return _minimise(options)
     if options.one is not None:
         return _one(options)
     return _campaign(options)
@@ -72,6 +74,26 @@ def _campaign(options: argparse.Namespace) -> int:
     return 1 if flat["failed_seeds"] else 0
 
 
+def _minimise(options: argparse.Namespace) -> int:
+    """Leave faults out one by one while the seed goes on failing; what is left is what it takes."""
+    seed = options.minimise
+    kept = list(range(len(_faults(options, seed))))
+    with tempfile.TemporaryDirectory(prefix="gapless-chaos-") as scratch:
+        for number in list(kept):
+            fewer = [one for one in kept if one != number]
+            options.only = ",".join(map(str, fewer))
+            row = _apart(options, seed, "chaos-0", Path(scratch))
+            Path(scratch, f"{seed}.json").unlink(missing_ok=True)
+            if row["bad"]:
+                kept = fewer
+            print(f"without {number}: {', '.join(row['bad']) or 'ok'}", flush=True)
+    print(f"seed {seed} takes:")
+    for number, fault in enumerate(schedule(seed, options.faults, *_span(options))):
+        if number in kept:
+            print(f"{number:3} {fault}")
+    return 1
+
+
 def _apart(options: argparse.Namespace, seed: int, lane: str, scratch: Path) -> dict[str, Any]:
     """One seed in a process of its own: what it leaves behind ends with it."""
     out = scratch / f"{seed}.json"
@@ -80,7 +102,7 @@ def _apart(options: argparse.Namespace, seed: int, lane: str, scratch: Path) -> 
         words += [f"--{name}", str(getattr(options, name))]
     if options.mutation:
         words += ["--mutation", options.mutation]
-    if options.only:
+    if options.only is not None:
         words += ["--only", options.only]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if out.exists():
@@ -109,12 +131,16 @@ def _one(options: argparse.Namespace) -> int:
 
 
 def _faults(options: argparse.Namespace, seed: int) -> tuple[Fault, ...]:
-    last_s = options.minutes * 60 / options.speed - _CALM_S
-    faults = schedule(seed, options.faults, _FIRST_S, last_s)
+    faults = schedule(seed, options.faults, *_span(options))
     if options.only is None:
         return faults
     chosen = {int(number) for number in options.only.split(",") if number}
     return tuple(fault for number, fault in enumerate(faults) if number in chosen)
+
+
+def _span(options: argparse.Namespace) -> tuple[float, float]:
+    """When the first fault may begin and by when the last has ended, real seconds of the replay."""
+    return _FIRST_S, options.minutes * 60 / options.speed - _CALM_S
 
 
 def _untold(seed: int, trouble: str) -> Outcome:
@@ -150,6 +176,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--first", type=int, default=1, metavar="SEED")
     parser.add_argument("--one", type=int, metavar="SEED", help="this seed only, in this process")
     parser.add_argument("--timeline", type=int, metavar="SEED", help="print its schedule and end")
+    parser.add_argument(
+        "--minimise", type=int, metavar="SEED", help="find the faults that it takes"
+    )
     parser.add_argument("--only", metavar="N,N", help="of the schedule, these faults only")
     parser.add_argument("--lanes", type=int, default=1, help="worlds at a time")
     parser.add_argument("--symbols", type=int, default=40)

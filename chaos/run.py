@@ -66,7 +66,7 @@ def run(plan: Plan, faults: Sequence[Fault], home: Home, clock: Clock) -> Outcom
     world = World(plan, home, clock)
     try:
         world.open()
-        course = _Course(world, faults)
+        course = Course(world, faults)
         course.take()
         world.stack.supervisor.stop_all_but({"sim"})
         verdict = judge(world, course.struck, course.traffic, course.lateness.late)
@@ -76,7 +76,7 @@ def run(plan: Plan, faults: Sequence[Fault], home: Home, clock: Clock) -> Outcom
 
 
 @dataclass(slots=True)
-class _Course:
+class Course:
     """A run from the first minute to the last job."""
 
     world: World
@@ -90,6 +90,7 @@ class _Course:
     started_s: float = 0.0
     """Monotonic second at which the replay began."""
     _over: threading.Event = field(default_factory=threading.Event)
+    _threads: list[threading.Thread] = field(default_factory=list[threading.Thread])
 
     def __post_init__(self) -> None:
         world = self.world
@@ -100,36 +101,41 @@ class _Course:
 
     def take(self) -> None:
         """Replay, strike, heal, drain."""
-        self._start_prober()
-        self.started_s = self.world.go()
-        beside = [
-            threading.Thread(target=self._beside, args=(every_s, work), name=name, daemon=True)
-            for name, every_s, work in (
-                ("traffic", 0.1, self._ask),
-                ("freshness", _LOOK_S, lambda: self.freshness.look(self._now())),
-                ("lateness", _LATENESS_S, self.lateness.look),
-            )
-        ]
-        for thread in beside:
-            thread.start()
+        self.begin()
         try:
             with ThreadPoolExecutor(4, thread_name_prefix="strike") as pool:
                 self._break(pool)
             self.world.settle()
-            self._heal()
+            self.heal()
         finally:
-            self._over.set()
-            for thread in beside:
-                thread.join()
-            self.freshness.close()
-        self.lateness.look()
+            self.stop()
+
+    def begin(self) -> None:
+        """Let the market run, with reads, asks and looks beside it."""
+        self._start_prober()
+        self.started_s = self.world.go()
+        for name, every_s, work in (
+            ("traffic", 0.1, self._ask),
+            ("freshness", _LOOK_S, self._look),
+            ("lateness", _LATENESS_S, self.lateness.look),
+        ):
+            thread = threading.Thread(target=self._beside, args=(every_s, work), name=name)
+            thread.start()
+            self._threads.append(thread)
+
+    def stop(self) -> None:
+        """End what goes on beside the processes; safe when ``begin`` failed half-way."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+        self.freshness.close()
 
     def _break(self, pool: ThreadPoolExecutor) -> None:
         waiting = list(self.faults)
         open_: list[Struck] = []
         busy: list[tuple[Future[None], Struck]] = []
         while waiting or open_ or busy:
-            self._tend()
+            self.tend()
             now_s = self._now()
             if waiting and waiting[0].at_s <= now_s:
                 fault = waiting.pop(0)
@@ -166,20 +172,21 @@ class _Course:
         end(self.world, struck)
         struck.ended_s = self._now()
 
-    def _heal(self) -> None:
+    def heal(self) -> None:
         """Let the market end, then wait until no work is left."""
         world, clock = self.world, self.world.clock
         while world.db.clock.now() < world.times.end:
-            self._tend()
+            self.tend()
             clock.sleep(0.05)
         began = clock.monotonic()
         while clock.monotonic() - began < _DRAIN_S:
-            self._tend()
+            self.tend()
             if self._idle() and _PROBER not in world.stack.supervisor.alive():
                 self.drained = True
                 break
             clock.sleep(0.25)
         self.drain_s = round(clock.monotonic() - began, 2)
+        self.lateness.look()
 
     def _idle(self) -> bool:
         with self.world.db.transaction() as conn:
@@ -187,13 +194,21 @@ class _Course:
         waits = [line for line in stranded(self.world.redis) if "in no list" not in line]
         return row is not None and row[0] == 0 and not waits
 
+    def _look(self) -> None:
+        self.freshness.look(self._now())
+
     def _ask(self) -> None:
         """Nobody asks for anything new once the market's last judged minute is over."""
         now = self.world.db.clock.now()
         if now < self.world.times.close:
             self.traffic.step(self._now(), now)
 
-    def _tend(self) -> None:
+    def tend(self) -> None:
+        """Keep the processes alive, as their supervisor would; call it often.
+
+        Raises:
+            RuntimeError: the simulator ended; nothing can be judged without it.
+        """
         for event in self.world.stack.supervisor.poll():
             if event.name == "sim" and event.kind == "ended":
                 raise RuntimeError(f"the simulator ended: {event.detail}")
@@ -222,7 +237,7 @@ SELECT (SELECT count(*) FROM backfill_jobs WHERE state IN ('pending', 'running')
 """
 
 
-def _outcome(world: World, course: _Course, verdict: Verdict, seconds: float) -> Outcome:
+def _outcome(world: World, course: Course, verdict: Verdict, seconds: float) -> Outcome:
     hits: dict[str, int] = {}
     for struck in course.struck:
         if struck.hit:
