@@ -23,7 +23,8 @@ from providers.base import Call, Limit, Page, Raw, Request, Spec, check_request,
 from routing.router import Router
 from routing.sources import Source
 from routing.state import RoutingState
-from workers.context import CallPool, Context, Setup
+from workers.calls import CallPool
+from workers.context import Context, Setup
 from workers.queues import connect as connect_redis
 from workers.reference import Reference
 from workers.stopping import Stop

@@ -7,7 +7,6 @@ a question comes back as one result: answered, or unanswered with the error.
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -28,6 +27,7 @@ from db.universe import Member
 from providers.base import Call, Page, Raw, Request
 from routing.router import Lease
 from workers.assess import assess
+from workers.calls import Flights, Landing
 from workers.context import Context
 from workers.plausible import is_old, quote_problem, shown
 from workers.questions import (
@@ -92,12 +92,13 @@ class Asking:
         default_factory=dict[frozenset[str], deque[Question]]
     )
     """Questions by the sources that they are barred from, each in its order."""
-    _flying: dict[Future[_Landed], _Flight] = field(default_factory=dict[Future[_Landed], _Flight])
+    _flying: Flights[_Flight, _Landed] = field(init=False)
     """Calls on the wire."""
     _moved: float = field(init=False)
     """When a call was last started or ended, monotonic."""
 
     def __post_init__(self) -> None:
+        self._flying = Flights(self.context.calls)
         self._moved = self.context.clock.monotonic()
 
     def add(self, questions: Iterable[Question]) -> None:
@@ -110,9 +111,8 @@ class Asking:
         while self._waiting or self._flying:
             results = self._hand_out()
             if self._flying:
-                done, _ = wait(self._flying, timeout=_TICK_S, return_when=FIRST_COMPLETED)
-                for future in done:
-                    results += self._land(future, self._flying.pop(future))
+                for landing in self._flying.landed(_TICK_S):
+                    results += self._land(landing)
             yield results
 
     def again(self, result: Unanswered) -> bool:
@@ -219,7 +219,7 @@ class Asking:
         self._moved = self.context.clock.monotonic()
         sent = [replace(by_symbol[symbol], window=first.window) for symbol in first.symbols]
         flight = _Flight(lease, first, sent)
-        self._flying[self.context.calls.submit(self._call, flight)] = flight
+        self._flying.begin(self._call, flight)
         return True
 
     def _call(self, flight: _Flight) -> _Landed:
@@ -342,11 +342,10 @@ class Asking:
         )
         return Answered(question, lease.source, asked_at, judged, None, None)
 
-    def _land(self, future: Future[_Landed], flight: _Flight) -> list[Result]:
+    def _land(self, landing: Landing[_Flight, _Landed]) -> list[Result]:
         self._moved = self.context.clock.monotonic()
-        error = future.exception()
-        if error is None:
-            landed = future.result()
+        flight, landed, error = landing.argument, landing.returned, landing.error
+        if landed is not None:
             self._put_first(landed.rest)
             return landed.results
         if isinstance(error, _StaleError):

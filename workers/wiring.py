@@ -29,7 +29,8 @@ from routing.observer import Observer
 from routing.router import Router
 from routing.sources import Source
 from routing.state import RoutingState
-from workers.context import CallPool, Context, Setup
+from workers.calls import CallPool
+from workers.context import Context, Setup
 from workers.intake import Intake
 from workers.queues import connect
 from workers.reference import Reference

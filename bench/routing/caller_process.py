@@ -29,7 +29,8 @@ from routing.lease import Lease
 from routing.pair import Pass
 from routing.router import Router
 from workers.asking import Asking
-from workers.context import CallPool, Context, Setup
+from workers.calls import CallPool
+from workers.context import Context, Setup
 from workers.questions import Answered, Question
 from workers.queues import connect
 from workers.reference import Reference
