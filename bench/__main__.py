@@ -18,7 +18,7 @@ from core.clock import SystemClock
 from core.errors import GaplessError
 from core.log import configure, mask
 
-BENCHES = ("storage", "routing")
+BENCHES = ("storage", "routing", "queue")
 """Folders of this package with a module ``measures``, whose ``MEASURES`` are run in order."""
 
 
