@@ -93,7 +93,8 @@ def enqueue(db: Database, jobs: Sequence[NewJob]) -> list[int]:
     """Add rows; a window that is open already adds none.
 
     Rows of origin ``gap`` ask only for what no open row of the same series asks, and for nothing
-    that was given up or cancelled less than ``PARKED_S`` ago.
+    that was given up or cancelled less than ``PARKED_S`` ago. A coordinator's element has one row a
+    window, however often it is enqueued.
 
     Returns:
         Ids of the new rows.
@@ -137,6 +138,13 @@ def due(db: Database, tier: Tier, limit: int, max_concurrency: int) -> list[int]
                 {"tier": str(tier), "limit": limit, "ahead": 2 * max_concurrency},
             )
         ]
+
+
+def left_by_the_dead(db: Database, ids: Sequence[int]) -> set[int]:
+    """Those of some rows whose last worker fell silent: one of them may have been its end."""
+    with db.transaction() as conn:
+        found = conn.execute(sql("backfill", "left_by_the_dead"), {"ids": list(ids)})
+        return {job_id for (job_id,) in found}
 
 
 def mark_dispatched(db: Database, ids: Sequence[int], seconds: float) -> None:
@@ -216,9 +224,28 @@ def finish(conn: Connection, *finishes: Finish) -> set[int]:
         ).fetchone()
         if row is not None:
             taken.add(outcome.job_id)
-    if taken:
-        conn.execute(sql("backfill", "settle_inbox"), {"ids": sorted(taken)})
+    _settle_elements_of(conn, sorted(taken))
     return taken
+
+
+def settle(db: Database, inbox_ids: Sequence[int]) -> None:
+    """End those of some coordinator's elements none of whose rows is open any more."""
+    if inbox_ids:
+        parameters = {"inbox_ids": list(inbox_ids)}
+
+        def work(conn: Connection) -> None:
+            conn.execute(sql("backfill", "lock_elements"), parameters)
+            conn.execute(sql("backfill", "settle_inbox"), parameters)
+
+        db.run(work)
+
+
+def _settle_elements_of(conn: Connection, ended: Sequence[int]) -> None:
+    if ended:
+        found = conn.execute(sql("backfill", "lock_inbox"), {"ids": list(ended)}).fetchall()
+        if found:
+            parameters = {"inbox_ids": [inbox_id for (inbox_id,) in found]}
+            conn.execute(sql("backfill", "settle_inbox"), parameters)
 
 
 def reap(db: Database) -> int:
@@ -232,8 +259,8 @@ def reap(db: Database) -> int:
 
     def work(conn: Connection) -> int:
         ids = [job_id for (job_id,) in conn.execute(sql("backfill", "reap"))]
-        if ids:
-            conn.execute(sql("backfill", "settle_inbox"), {"ids": ids})
+        _settle_elements_of(conn, ids)
+        conn.execute(sql("backfill", "unpostpone"))
         return len(ids)
 
     return db.run(work)
@@ -289,8 +316,18 @@ def retry(db: Database, ids: Sequence[int] | None) -> int:
 
 
 def cancel(db: Database, ids: Sequence[int] | None) -> int:
-    """End rows that do not run; None: every pending or paused row. Returns how many."""
-    return _change(db, "cancel", ids)
+    """End rows that do not run; None: every pending or paused row. Returns how many.
+
+    A coordinator's element whose last open row this was is dead with that reason.
+    """
+
+    def work(conn: Connection) -> int:
+        found = conn.execute(sql("backfill", "cancel"), {"ids": None if ids is None else list(ids)})
+        ended = [job_id for (job_id,) in found]
+        _settle_elements_of(conn, ended)
+        return len(ended)
+
+    return db.run(work)
 
 
 def pause(db: Database, ids: Sequence[int] | None) -> int:

@@ -1,6 +1,6 @@
 """The coordinator's elements: taken from its lists, kept here until they are answered."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,6 +12,9 @@ from db.sql import sql
 
 ONCE_S = 86_400.0
 """Market seconds for which an element's id is remembered: with an id, once in this time."""
+
+LIFE_S = 86_400.0
+"""Market seconds for which an element of kind ``jobs`` without a ``not_after`` is tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +123,16 @@ def mark_dead(db: Database, inbox_id: int, reason: str) -> None:
     )
 
 
+def wanted(db: Database, inbox_ids: Collection[int]) -> dict[int, frozenset[str]]:
+    """Symbols that some elements still want; elements that have ended are left out."""
+    with db.transaction() as conn:
+        found = conn.execute(sql("inbox", "wanted"), {"ids": list(inbox_ids)}).fetchall()
+    return {inbox_id: frozenset(remaining) for inbox_id, remaining in found}
+
+
 def expire(db: Database) -> int:
-    """End elements whose not_after has passed; returns how many."""
-    return db.run(lambda conn: conn.execute(sql("inbox", "expire")).rowcount)
+    """End elements whose not_after, or ``LIFE_S`` without one, has passed; returns how many."""
+    return db.run(lambda conn: conn.execute(sql("inbox", "expire"), {"life_s": LIFE_S}).rowcount)
 
 
 def counts(db: Database) -> dict[str, int]:

@@ -21,6 +21,14 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 5
+_DEAD_PEER = {
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+"""A server that vanished without a word is noticed within some ten seconds, not within hours."""
 _POOL_TIMEOUT_S = 30.0
 _SETTINGS = (
     "SELECT set_config('timezone', 'UTC', false),"
@@ -92,6 +100,7 @@ class Database:
                 "autocommit": True,
                 "application_name": application,
                 "connect_timeout": CONNECT_TIMEOUT_S,
+                **_DEAD_PEER,
             },
             configure=self._configure,
             check=psycopg_pool.ConnectionPool.check_connection,

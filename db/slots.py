@@ -70,6 +70,11 @@ def unpushed(db: Database, since: datetime) -> list[SlotKey]:
         ]
 
 
+def reopen_daily(db: Database, since: datetime) -> int:
+    """Have daily slots that were pushed since then pushed again; returns how many."""
+    return db.run(lambda conn: conn.execute(sql("slots", "reopen"), {"since": since}).rowcount)
+
+
 def newest(db: Database) -> dict[tuple[str, Tier], datetime]:
     """Newest claimed slot of each kind and tier."""
     with db.transaction() as conn:

@@ -2,13 +2,14 @@
 
 import logging
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
 from redis import Redis
 
 from core import metrics
-from core.clock import Clock
+from core.clock import Clock, SystemClock
 from core.errors import GaplessError
 from core.settings import Settings
 from core.telemetry import Telemetry, TelemetryServer
@@ -26,22 +27,33 @@ log = logging.getLogger(__name__)
 
 _EVERY_S = 5.0
 _STALE_S = 30.0
+_RETRY_S = 0.5
 
 
 class Exporter:
     """Refreshes the fleet's gauges; healthy while the last refresh is young."""
 
     def __init__(self, live: LiveSettings, telemetry: Telemetry) -> None:
+        """Connect.
+
+        Raises:
+            StorageError: the database can't be used; not retryable where its clock is another one.
+            QueueError: Redis can't be reached.
+        """
         config = live.current()
         self._live = live
         self._telemetry = telemetry
         self.clock: Clock = connect_clock(config.database_url)
+        self._redis: Redis = redis_client(config.redis_url)
         self._db = Database(
             config.database_url, self.clock, max_size=2, application="gapless-exporter"
         )
-        self._redis: Redis = redis_client(config.redis_url)
-        live.refresh(self._db)
-        self._router: Router = build_router(live.current(), self.clock, self._db)
+        try:
+            live.refresh(self._db)
+            self._router: Router = build_router(live.current(), self.clock, self._db)
+        except GaplessError:
+            self.close()
+            raise
         self._refreshed_at = self.clock.monotonic()
 
     def health(self) -> tuple[bool, dict[str, object]]:
@@ -101,10 +113,19 @@ def export(live: LiveSettings, port_file: Path | None) -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     telemetry = Telemetry()
-    exporter = Exporter(live, telemetry)
-    server = TelemetryServer(telemetry, exporter.health, live.current().metrics_port)
+    running: list[Exporter] = []
+
+    def health() -> tuple[bool, dict[str, object]]:
+        return running[0].health() if running else (True, {"state": "waiting for its servers"})
+
+    server = TelemetryServer(telemetry, health, live.current().metrics_port)
     if port_file is not None:
         server.write_port(port_file)
+    exporter = _patiently(lambda: Exporter(live, telemetry), lambda: stopping)
+    if exporter is None:
+        server.close()
+        return 0
+    running.append(exporter)
     clock = exporter.clock
     next_at = look_at = 0.0
     while not stopping:
@@ -125,3 +146,23 @@ def export(live: LiveSettings, port_file: Path | None) -> int:
     server.close()
     exporter.close()
     return 0
+
+
+def _patiently(build: Callable[[], Exporter], stopping: Callable[[], bool]) -> Exporter | None:
+    """Build, again while a server is away; None when asked to stop before it came.
+
+    Raises:
+        GaplessError: waiting can't help.
+    """
+    clock, said = SystemClock(), ""
+    while not stopping():
+        try:
+            return build()
+        except GaplessError as error:
+            if not error.retryable:
+                raise
+            if str(error) != said:
+                said = str(error)
+                log.warning("waiting", extra={"error": said})
+        clock.sleep(_RETRY_S)
+    return None

@@ -16,7 +16,7 @@ from db import backfill
 from db.live_settings import LiveSettings
 from db.pool import Database
 from scheduler.leader import Leader
-from workers.queues import BackfillJob, enqueue_backfill
+from workers.queues import BackfillJob, backfill_queue, depths, enqueue_backfill
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +82,9 @@ class Dispatch:
             ids = backfill.due(self._db, tier, room, concurrency)
             if not ids:
                 continue
+            # Where no worker takes them, rows that are pushed again must not pile up in Redis.
+            if depths(self._redis)[backfill_queue(tier)] >= 2 * concurrency:
+                continue
             # Marked before it is pushed: dying in between costs the rows a wait, never a double push.
             backfill.mark_dispatched(self._db, ids, _TAKEN_WITHIN_S)
             enqueue_backfill(
@@ -93,11 +96,15 @@ class Dispatch:
 
     def _jobs(self, tier: Tier, ids: list[int], size: int, token: int) -> list[BackfillJob]:
         jobs: list[BackfillJob] = []
-        for start in range(0, len(ids), size):
+        # One of them may have been their worker's end: alone it takes no other row with it.
+        alone = backfill.left_by_the_dead(self._db, ids)
+        others = [row for row in ids if row not in alone]
+        batches = [others[start : start + size] for start in range(0, len(others), size)]
+        for batch in [*batches, *([row] for row in ids if row in alone)]:
             self._pushes += 1
             # The fencing token in front keeps numbers of one leader apart from those of the next.
             push = token * _PUSHES_PER_TERM + self._pushes % _PUSHES_PER_TERM
-            jobs.append(BackfillJob(tier=tier, ids=tuple(ids[start : start + size]), push=push))
+            jobs.append(BackfillJob(tier=tier, ids=tuple(batch), push=push))
         return jobs
 
     def _refill(self, rate: float) -> None:

@@ -77,6 +77,10 @@ QUOTE_STALE_REAL_S = 1.5
 BEHIND_REAL_S = 3.0
 """Real seconds of queued live work that are no backlog, however fast the replay."""
 
+DAILY_IN_QUEUE_REAL_S = 300.0
+"""Real seconds after its push for which a daily job may still wait in its queue; where Redis forgets
+it meanwhile, it is pushed again."""
+
 LEASE_NAME = "scheduler"
 LEASE_TTL_S = 3.0
 """Real seconds for which a leader that is silent still counts as alive."""

@@ -8,7 +8,7 @@ and a burst of old work would only delay the new.
 
 import logging
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from redis import Redis
 
@@ -27,7 +27,7 @@ from scheduler.leader import Leader
 from scheduler.plan import Plan
 from scheduler.planning import Planning
 from scheduler.pressure import Pressure, stale_after
-from workers.queues import Kind, depths, enqueue_collect
+from workers.queues import Kind, depths, enqueue_collect, remembers, remind
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,8 @@ _SHORTEST_REST_S = 0.005
 """Real seconds; slots that fall due closer together than this are claimed together."""
 _DEFERRED_REST_S = 0.1
 _SAY_SKIPPED_EVERY_S = 5.0
+_REMEMBERS_EVERY_S = 1.0
+_KINDS = frozenset(kind.value for kind in Kind)
 
 
 class Sweep:
@@ -67,6 +69,7 @@ class Sweep:
         """Claimed slots whose jobs are not known to be pushed."""
         self._skipped = 0
         self._say_skipped_at = 0.0
+        self._looked_at = float("-inf")
 
     def step(self) -> float:
         """Push what is due now; returns real seconds to rest."""
@@ -76,7 +79,7 @@ class Sweep:
             self._term = None
             return _LONGEST_REST_S
         try:
-            if token != self._term:
+            if token != self._term or self._redis_forgot():
                 self._take_over(token, plan)
             self._push_owed(plan)
             self._claim_due(token, plan)
@@ -102,15 +105,40 @@ class Sweep:
             self._live_from = now - facts.FIRST_LOOK_BACK
         self._daily_from = now - facts.DAILY_CATCH_UP
         self._deferred = []
+        self._make_up_for_loss(now)
         claimed = slots.unpushed(self._db, now - facts.DAILY_CATCH_UP - timedelta(days=1))
         found = {
-            key: plan.slot(Kind(key.kind), key.tier, key.slot_ts, key.phase) for key in claimed
+            key: plan.slot(Kind(key.kind), key.tier, key.slot_ts, key.phase)
+            for key in claimed
+            # A newer version's kind is pushed by a newer leader.
+            if key.kind in _KINDS
         }
         self._owed = [slot for slot in found.values() if slot is not None]
         # Slots of an older plan: whom they held is in other phases now.
         self._skip([key for key, slot in found.items() if slot is None])
         self._term = token
         log.info("sweep takes over", extra={"token": token, "owed": len(self._owed)})
+
+    def _redis_forgot(self) -> bool:
+        now = self._clock.monotonic()
+        if now - self._looked_at < _REMEMBERS_EVERY_S:
+            return False
+        self._looked_at = now
+        return not remembers(self._redis)
+
+    def _make_up_for_loss(self, now: datetime) -> None:
+        """Open the daily slots again whose jobs a Redis that forgot everything may have held.
+
+        Lost live bars are found by the gap pass and quotes are asked for again anyway, but nothing
+        else would ask for a second reading.
+        """
+        if remembers(self._redis):
+            return
+        since = now - timedelta(seconds=facts.DAILY_IN_QUEUE_REAL_S * self._clock.speed)
+        again = slots.reopen_daily(self._db, since)
+        if again:
+            log.warning("Redis forgot its jobs, daily slots go again", extra={"slots": again})
+        remind(self._redis)
 
     def _claim_due(self, token: int, plan: Plan) -> None:
         now, speed = self._clock.now(), self._clock.speed

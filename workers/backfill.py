@@ -42,6 +42,8 @@ _PATIENCE_S = 20.0
 _GATHER_S = 0.25
 """Real seconds for which an ended row may wait for others to commit with."""
 _PAUSE_MIN_S = 0.2
+_HANDED_ON_S = 60.0
+"""Real seconds for which a row that this version can't answer is left to others."""
 _CAPABILITY = {Interval.M1: Capability.BARS_1M, Interval.D1: Capability.BARS_EOD}
 
 
@@ -82,7 +84,7 @@ def _see_through(
     able, unable = _with_calendar(context, rows, owner)
     if unable:
         context.db.run(lambda conn: table.finish(conn, *unable))
-    states = ["failed"] * len(unable)
+    states = [end.state for end in unable]
     for alike in _alike(able):
         states += _Run(context, tier, alike, owner, deadline).work()
     return states
@@ -247,10 +249,21 @@ class _Claims:
 def _with_calendar(
     context: Context, rows: Sequence[Job], owner: str
 ) -> tuple[list[Job], list[Finish]]:
-    """Rows that can be judged, and the end of those whose calendar nobody published."""
+    """Rows that can be judged, and what becomes of the others.
+
+    A row whose calendar nobody published fails; one of an interval that this version doesn't collect
+    goes back as it was, for a newer one.
+    """
     able: list[Job] = []
     unable: list[Finish] = []
     for row in rows:
+        if row.interval not in _CAPABILITY:
+            reason = f"no {row.interval} bars are collected by this version"
+            back = Finish(
+                row.job_id, owner, "pending", reason, next_try_in_s=_HANDED_ON_S, spent=False
+            )
+            unable.append(back)
+            continue
         try:
             context.reference.calendar(row.calendar)
             able.append(row)

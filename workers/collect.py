@@ -5,7 +5,7 @@ cursor's advance are one transaction in ``Writer``. Running a batch twice change
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from statistics import median
 
@@ -14,6 +14,7 @@ from core.bars import Bar
 from core.errors import UsageError
 from core.windows import Window, subtract
 from core.words import Interval, Share
+from db import inbox
 from db.candles import Answer
 from db.universe import Member
 from workers.asking import Asking
@@ -110,11 +111,26 @@ def _drop_stale(context: Context, job: CollectJob) -> dict[str, int]:
 
 def _resolve(context: Context, job: CollectJob) -> list[Member]:
     """Members in the job's order; names that left the universe since are skipped."""
-    members = context.reference.resolve(job.symbols)
-    unknown = [name for name in job.symbols if name not in members]
+    symbols = _wanted(context, job)
+    members = context.reference.resolve(symbols)
+    unknown = [name for name in symbols if name not in members]
     if unknown:
         log.warning("symbols left out, the universe does not know them", extra={"symbols": unknown})
-    return [members[name] for name in dict.fromkeys(job.symbols) if name in members]
+    return [members[name] for name in dict.fromkeys(symbols) if name in members]
+
+
+def _wanted(context: Context, job: CollectJob) -> Sequence[str]:
+    """The job's symbols; of a coordinator's job those that no other push of its elements has answered."""
+    if not job.inbox:
+        return job.symbols
+    open_ = inbox.wanted(context.db, job.inbox)
+    still = {
+        symbol
+        for row, symbols in job.inbox.items()
+        for symbol in symbols
+        if symbol in open_.get(row, ())
+    }
+    return [symbol for symbol in job.symbols if symbol in still]
 
 
 def _windows(context: Context, job: CollectJob, member: Member) -> list[Window | None]:

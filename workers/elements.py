@@ -38,7 +38,10 @@ def _instant(value: object) -> object:
         raise ValueError(f"{value!r} is no time; expected ISO 8601 with Z or an offset") from error
     if instant.tzinfo is None:
         raise ValueError(f"time {value!r} has no zone; expected Z or an offset")
-    return instant.astimezone(UTC)
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(f"time {value!r} lies beyond what a calendar holds") from error
 
 
 def _word(value: object) -> object:

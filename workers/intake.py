@@ -32,7 +32,7 @@ from db.universe import Member
 from workers.assess import whole_bars
 from workers.current import current_window
 from workers.elements import Element, Reading, parse, read
-from workers.queues import CollectJob, Kind, enqueue_collect
+from workers.queues import CollectJob, Kind, depths, enqueue_collect
 from workers.reference import Reference
 from workers.stopping import Stop
 
@@ -41,8 +41,10 @@ log = logging.getLogger(__name__)
 PEEK: Final = 100
 LEASE_S: Final = 60.0
 """Real seconds after which an element that is not answered is dispatched again."""
-DEFAULT_LIFE: Final = timedelta(hours=24)
+DEFAULT_LIFE: Final = timedelta(seconds=inbox.LIFE_S)
 """Market time for which an element without ``not_after`` is tried."""
+FULL: Final = 500
+"""Jobs waiting in a tier's queue from which on its elements wait in the database instead."""
 _SKEW = timedelta(minutes=1)
 """How far the coordinator's clock may be ahead of ours."""
 _WAIT_S = 0.25
@@ -206,13 +208,29 @@ class Intake:
         for row in due:
             try:
                 self._sort(row, groups, rows)
-            except (BadJobError, UsageError) as error:
+            except BadJobError as error:
                 inbox.mark_dead(self._db, row.inbox_id, str(error))
                 log.warning("element given up: %s", error, extra={"element": row.element_id})
+            except UsageError as error:
+                # The leader of a young database is about to publish the calendar.
+                log.warning("element waits: %s", error, extra={"element": row.element_id})
         backfill.enqueue(self._db, rows)
+        again = [row.inbox_id for row in due if row.again and row.kind == "backfill"]
+        backfill.settle(self._db, again)
         jobs = [job for key, wanted in groups.items() for job in self._jobs(key, wanted)]
-        enqueue_collect(self._redis, jobs)
+        enqueue_collect(self._redis, self._with_room(jobs))
         return len(due)
+
+    def _with_room(self, jobs: Sequence[CollectJob]) -> list[CollectJob]:
+        """Jobs whose queue is not full: where nobody collects, Redis must not fill with hints.
+
+        The elements of the others come again when their lease has run out.
+        """
+        waiting = depths(self._redis) if jobs else {}
+        room = [job for job in jobs if waiting[job.queue] < FULL]
+        if len(room) < len(jobs):
+            log.warning("queue is full, elements wait", extra={"jobs": len(jobs) - len(room)})
+        return room
 
     def _sort(self, row: Dispatch, groups: _Groups, rows: list[NewJob]) -> None:
         """Put an element's symbols with others that are asked alike, or make backfill rows."""
@@ -228,7 +246,7 @@ class Intake:
             window = element.window
             if window is not None and element.interval is not None:
                 window = whole_bars(window, element.interval)
-            else:
+            elif element.interval is not None:
                 window = current_window(
                     element.kind,
                     self._reference.calendar(member.calendar),

@@ -62,6 +62,7 @@ redis.call('RPUSH', KEYS[2], ARGV[1])
 return 1
 """
 _PER_ROUND_TRIP = 500
+_MARK = "gapless:remembers"
 
 _Wire = TypeVar("_Wire")
 _Utc = Annotated[AwareDatetime, AfterValidator(lambda instant: instant.astimezone(UTC))]
@@ -269,6 +270,30 @@ def depths(redis: Redis) -> dict[str, int]:
             return dict(zip(QUEUES, pipe.execute(), strict=True))
     except RedisError as error:
         raise QueueError(f"can't read the lengths of the queues from Redis: {error}") from error
+
+
+def remembers(redis: Redis) -> bool:
+    """Whether Redis still has what ``remind`` put there: False where it forgot everything.
+
+    Raises:
+        QueueError: Redis can't be used.
+    """
+    try:
+        return bool(cast("Any", redis).exists(_MARK))
+    except RedisError as error:
+        raise QueueError(f"can't ask Redis what it remembers: {error}") from error
+
+
+def remind(redis: Redis) -> None:
+    """Put a mark that is lost with the jobs.
+
+    Raises:
+        QueueError: Redis can't be used.
+    """
+    try:
+        cast("Any", redis).set(_MARK, "1")
+    except RedisError as error:
+        raise QueueError(f"can't mark Redis: {error}") from error
 
 
 def working(redis: Redis) -> dict[str, int]:

@@ -20,7 +20,8 @@ from rq.registry import FailedJobRegistry, FinishedJobRegistry
 from rq.worker_registration import clean_worker_registry
 
 from core.clock import Clock
-from workers.queues import FAILURE_TTL_S
+from workers.orphans import Orphans
+from workers.queues import FAILURE_TTL_S, HINT_TTL_S
 
 log = logging.getLogger(__name__)
 
@@ -29,21 +30,36 @@ LEASE_S: Final = 10.0
 TAKEN_S: Final = 5.0
 """Real seconds after which a job that was taken and not begun is pushed again."""
 REGISTRIES_S: Final = 30.0
-"""Real seconds between two trims of RQ's lists of finished and failed jobs and dead workers."""
+"""Real seconds between two trims of RQ's lists of finished and failed jobs and dead workers, and
+between two looks for jobs that stand in no list."""
 _AT_ONCE = 200
 
 _LOST = """
 -- KEYS: 1 = rq:wip:Q, 2 = rq:queue:Q, 3 = rq:queue:Q:intermediate, 4 = rq:job:<id>
--- ARGV: 1 = job:execution, 2 = job id, 3 = now, seconds
+-- ARGV: 1 = job:execution, 2 = job id, 3 = now, seconds, 4 = seconds until an untaken job is forgotten,
+-- 5 = seconds for which one that was put aside is kept
 -- Answers 0 still alive or handled by another, 1 forgotten, 2 pushed again, 3 out of retries.
+-- RQ takes a job's time to live away when it starts, so every way out of here gives it one.
 local until_s = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not until_s or tonumber(until_s) >= tonumber(ARGV[3]) then return 0 end
 redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('LREM', KEYS[3], 0, ARGV[2])
-if redis.call('HGET', KEYS[4], 'status') ~= 'started' then return 1 end
+local status = redis.call('HGET', KEYS[4], 'status')
+if status == 'queued' then
+  -- Its worker died between listing it here and starting it: no fault of the job.
+  if redis.call('LPOS', KEYS[2], ARGV[2]) then return 1 end
+  redis.call('EXPIRE', KEYS[4], ARGV[4])
+  redis.call('LPUSH', KEYS[2], ARGV[2])
+  return 2
+end
+if status ~= 'started' then return 1 end
 local left = tonumber(redis.call('HGET', KEYS[4], 'retries_left') or '0') or 0
-if left < 1 then return 3 end
+if left < 1 then
+  redis.call('EXPIRE', KEYS[4], ARGV[5])
+  return 3
+end
 redis.call('HSET', KEYS[4], 'retries_left', left - 1, 'status', 'queued')
+redis.call('EXPIRE', KEYS[4], ARGV[4])
 redis.call('RPUSH', KEYS[2], ARGV[2])
 return 2
 """
@@ -60,12 +76,13 @@ return 1
 
 _HAND_BACK = """
 -- KEYS: 1 = rq:wip:Q, 2 = rq:queue:Q, 3 = rq:queue:Q:intermediate, 4 = rq:job:<id>
--- ARGV: 1 = job:execution, 2 = job id
+-- ARGV: 1 = job:execution, 2 = job id, 3 = seconds until an untaken job is forgotten
 -- Answers 1 when the job waits again, at the head and with all its retries, 0 when it was not ours.
 if redis.call('ZREM', KEYS[1], ARGV[1]) == 0 then return 0 end
 redis.call('LREM', KEYS[3], 0, ARGV[2])
 if redis.call('EXISTS', KEYS[4]) == 0 then return 0 end
 redis.call('HSET', KEYS[4], 'status', 'queued', 'started_at', '', 'worker_name', '')
+redis.call('EXPIRE', KEYS[4], ARGV[3])
 redis.call('LPUSH', KEYS[2], ARGV[2])
 return 1
 """
@@ -93,6 +110,7 @@ class Recovery:
         self._taken = queue.intermediate_queue_key
         self._seen: dict[str, float] = {}
         self._trimmed = float("-inf")
+        self._orphans = Orphans(queue.name, redis, fail)
         self._lost_script = redis.register_script(_LOST)
         self._taken_script = redis.register_script(_TAKEN)
         self._hand_back_script = redis.register_script(_HAND_BACK)
@@ -107,6 +125,7 @@ class Recovery:
             for registry in (FinishedJobRegistry, FailedJobRegistry):
                 cast("Any", registry)(name, connection=self._redis).cleanup()
             clean_worker_registry(self._queue)
+            self._orphans.run()
 
     def hand_back(self, job_id: str, execution: str) -> bool:
         """Give a job that we run back to the queue, unharmed.
@@ -116,7 +135,7 @@ class Recovery:
             execution: RQ's composite key ``job:execution``.
         """
         keys = [self._wip, self._queue.key, self._taken, f"rq:job:{job_id}"]
-        return bool(self._hand_back_script(keys=keys, args=[execution, job_id]))
+        return bool(self._hand_back_script(keys=keys, args=[execution, job_id, HINT_TTL_S]))
 
     def put_back(self, job_id: str) -> None:
         """Return an id that we took and did not begin to the head of its queue.
@@ -150,7 +169,8 @@ class Recovery:
             execution = entry.decode(errors="replace")
             job_id = execution.partition(":")[0]
             keys = [self._wip, self._queue.key, self._taken, f"rq:job:{job_id}"]
-            did = self._lost_script(keys=keys, args=[execution, job_id, now])
+            args = [execution, job_id, now, HINT_TTL_S, FAILURE_TTL_S]
+            did = self._lost_script(keys=keys, args=args)
             if did == 2:
                 log.warning("lost job pushed again", extra={"job": job_id})
             elif did == 3:

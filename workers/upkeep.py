@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 
 from core.clock import ReplayClock
-from core.errors import StorageError
+from core.errors import GaplessError
 from core.settings import Settings
 from db import capabilities, switches
 from db.capabilities import SourceFact
@@ -91,8 +91,11 @@ class Upkeep:
                     if clock.monotonic() - done[index] >= every_s - pause_s / 2:
                         done[index] = clock.monotonic()
                         work()
-            except StorageError as error:
+            except GaplessError as error:
                 log.debug("upkeep: %s", error)
+            except Exception:
+                # Without this thread the process would go on with what it knew last, for ever.
+                log.exception("upkeep failed")
 
     def _look_at_switches(self) -> None:
         self._disabled = read_switches(self._db)

@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, cast
 
 from redis import Redis
@@ -39,6 +40,9 @@ _POLL_S = 0.5
 _HOUSEKEEPING_S = 2.0
 _BACKOFF_MAX_S = 2.0
 _HEALTHY_S = 30.0
+_OVERRUN_S = 120.0
+"""Real seconds beyond its time limit after which a batch counts as hanging: its deadline, its last call
+and its last write are over long before."""
 
 Functions = Mapping[str, Callable[[object], object]]
 
@@ -78,6 +82,16 @@ class _KnownJob(Job):
 _RQ_JOB = cast("Any", _KnownJob)
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A batch in hand."""
+
+    job: Job
+    execution: Execution
+    since: float
+    """Monotonic seconds at which it was begun."""
+
+
 class BatchWorker(SimpleWorker):
     """Takes jobs from one queue and runs a few of them at once, each in a thread of its own."""
 
@@ -92,6 +106,7 @@ class BatchWorker(SimpleWorker):
         stop: Stop,
         *,
         slots: int,
+        overrun_s: float = _OVERRUN_S,
     ) -> None:
         """Prepare; Redis has to be reachable.
 
@@ -102,6 +117,7 @@ class BatchWorker(SimpleWorker):
             clock: For its monotonic seconds and for waiting.
             stop: The process's wish to stop.
             slots: Batches at once.
+            overrun_s: Real seconds beyond its time limit after which a batch counts as hanging.
         """
         # RQ keeps "the execution" on the worker; here each thread has its own.
         self._here = threading.local()
@@ -123,8 +139,8 @@ class BatchWorker(SimpleWorker):
         self._capacity = slots
         self._guard = threading.Lock()
         self._threads: set[threading.Thread] = set()
-        self._running: dict[str, Job] = {}
-        self._executions: dict[str, Execution] = {}
+        self._running: dict[str, _Held] = {}
+        self._overrun_s = overrun_s
         self._recovery = Recovery(self._queue, redis, clock, self._give_up)
         self._beat = clock.monotonic()
         self._lost_since: float | None = None
@@ -265,7 +281,7 @@ class BatchWorker(SimpleWorker):
             if job is not None:
                 execution = self.prepare_execution(job)
                 with self._guard:
-                    self._running[key], self._executions[key] = job, execution
+                    self._running[key] = _Held(job, execution, self._clock.monotonic())
                 self.perform_job(job, self._queue)
         except RedisError as error:
             log.warning("job left to recovery: Redis was lost: %s", error, extra={"job": job_id})
@@ -274,7 +290,6 @@ class BatchWorker(SimpleWorker):
         finally:
             with self._guard:
                 self._running.pop(key, None)
-                self._executions.pop(key, None)
                 self._threads.discard(threading.current_thread())
             self._slots.release()
 
@@ -317,16 +332,27 @@ class BatchWorker(SimpleWorker):
 
     def _vouch(self) -> None:
         with self._guard:
-            held = [(self._running[key], self._executions[key]) for key in self._running]
+            held = list(self._running.values())
+        hanging = [one for one in held if self._hangs(one)]
+        if hanging and not self._stop.requested:
+            # A thread can't be ended from outside. Whoever supervises us starts another process.
+            for one in hanging:
+                log.error("batch hangs, so the process ends", extra={"job": one.job.id})
+            self._stop.request()
         with cast("Any", self.connection).pipeline(transaction=False) as pipe:
-            for job, execution in held:
-                execution.heartbeat(job.started_job_registry, int(LEASE_S), pipeline=pipe)
+            for one in held:
+                if one not in hanging:
+                    registry = one.job.started_job_registry
+                    one.execution.heartbeat(registry, int(LEASE_S), pipeline=pipe)
             # Written whole each time, so that a FLUSHALL costs the listing a few seconds.
             self.last_heartbeat = rq_now()
             pipe.hset(self.key, mapping={**cast("Any", self).serialize(), "state": self._word()})
             pipe.expire(self.key, int(LEASE_S) + 60)
             register(self, pipe)
             pipe.execute()
+
+    def _hangs(self, one: _Held) -> bool:
+        return self._clock.monotonic() - one.since > (one.job.timeout or 0) + self._overrun_s
 
     def _word(self) -> str:
         return (WorkerStatus.BUSY if self._running else WorkerStatus.IDLE).value
@@ -347,12 +373,15 @@ class BatchWorker(SimpleWorker):
         while self._threads and self._stop.remaining_s() > 0:
             self._clock.sleep(0.02)
         with self._guard:
-            hanging = [(self._running[key], self._executions[key]) for key in self._running]
+            left = list(self._running.values())
             clean = not self._threads
-        for job, execution in hanging:
+        for one in left:
+            if self._hangs(one):
+                # Left to recovery, which counts it as a death: it must not hang one worker after the other.
+                continue
             with suppress(RedisError):
-                self._recovery.hand_back(job.id, execution.composite_key)
-                log.warning("hanging job handed back", extra={"job": job.id})
+                self._recovery.hand_back(one.job.id, one.execution.composite_key)
+                log.warning("hanging job handed back", extra={"job": one.job.id})
         return clean
 
     def _sign_off(self) -> None:

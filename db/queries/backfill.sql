@@ -10,6 +10,12 @@ WITH asked AS (
                 %(not_after)s::timestamptz[], %(inbox_ids)s::int8[], %(max_attempts)s::int4[]) WITH ORDINALITY
         AS u(symbol_id, interval_s, start_ts, end_ts, tier, origin, provider, not_before, not_after, inbox_id,
              max_attempts, n)
+    -- An element that is dispatched again gets no second row where it has one, ended or not.
+    WHERE NOT EXISTS (
+        SELECT 1 FROM backfill_jobs k
+        JOIN rlc_inbox i ON i.inbox_id = k.inbox_id
+        WHERE k.inbox_id = u.inbox_id AND k.symbol_id = u.symbol_id AND k.interval_s = u.interval_s
+          AND k.start_ts = u.start_ts AND k.end_ts = u.end_ts AND k.created_at >= i.received_at)
 ),
 hull AS (
     SELECT a.symbol_id, a.interval_s, min(a.start_ts) AS start_ts, max(a.end_ts) AS end_ts
@@ -42,19 +48,26 @@ ON CONFLICT (symbol_id, interval_s, start_ts, end_ts, coalesce(provider, ''), co
 RETURNING job_id
 
 -- name: due
--- Pending rows of a tier whose try is due and that were not pushed lately, within what may be in flight.
+-- Pending rows of a tier whose try is due and that were not pushed lately, within what may be in flight. A dispatch that
+-- reaches further ahead than any does is of a time before the clock was put back.
 SELECT j.job_id
 FROM backfill_jobs j
 WHERE j.state = 'pending' AND j.tier = %(tier)s
   AND j.next_try <= clock_timestamp()
-  AND (j.dispatched_until IS NULL OR j.dispatched_until <= clock_timestamp())
+  AND (j.dispatched_until IS NULL OR j.dispatched_until <= clock_timestamp()
+       OR j.dispatched_until > clock_timestamp() + interval '5 minutes')
   AND (j.not_before IS NULL OR j.not_before <= gapless_now())
 ORDER BY j.next_try, j.job_id
 LIMIT least(%(limit)s, greatest(0, %(ahead)s - (
     SELECT count(*) FROM backfill_jobs f
     WHERE f.tier = %(tier)s
       AND (f.state = 'running' AND f.lease_expires > clock_timestamp()
-           OR f.state = 'pending' AND f.dispatched_until > clock_timestamp()))))
+           OR f.state = 'pending' AND f.dispatched_until > clock_timestamp()
+              AND f.dispatched_until <= clock_timestamp() + interval '5 minutes'))))
+
+-- name: left_by_the_dead
+-- Those of some rows that were last taken by a worker which fell silent.
+SELECT j.job_id FROM backfill_jobs j WHERE j.job_id = ANY (%(ids)s) AND j.reason LIKE 'lease of %% ran out'
 
 -- name: mark_dispatched
 UPDATE backfill_jobs j
@@ -155,8 +168,23 @@ SET state = CASE WHEN %(state)s = 'pending' AND %(spent)s AND j.attempts >= j.ma
 WHERE j.job_id = %(job_id)s AND j.state = 'running' AND j.lease_owner = %(owner)s
 RETURNING j.job_id
 
+-- name: lock_inbox
+-- The open elements of some rows, locked in a statement before the one that judges them: of two writers that end the last
+-- two rows of one element, the later has to see both.
+SELECT i.inbox_id FROM rlc_inbox i
+WHERE i.state IN ('new', 'dispatched')
+  AND i.inbox_id IN (SELECT k.inbox_id FROM backfill_jobs k WHERE k.job_id = ANY (%(ids)s))
+ORDER BY i.inbox_id
+FOR UPDATE
+
+-- name: lock_elements
+SELECT i.inbox_id FROM rlc_inbox i
+WHERE i.state IN ('new', 'dispatched') AND i.inbox_id = ANY (%(inbox_ids)s)
+ORDER BY i.inbox_id
+FOR UPDATE
+
 -- name: settle_inbox
--- Elements none of whose rows is open any more: done, or dead with the reason of a row that failed.
+-- Locked elements none of whose rows is open any more: done, or dead with the reason of a row that failed.
 UPDATE rlc_inbox i
 SET state = CASE WHEN d.failed THEN 'dead' ELSE 'done' END,
     reason = d.reason,
@@ -164,22 +192,19 @@ SET state = CASE WHEN d.failed THEN 'dead' ELSE 'done' END,
     lease_expires = NULL,
     done_at = gapless_now()
 FROM (
-    SELECT l.inbox_id, bool_or(j.state IN ('failed', 'cancelled')) AS failed,
+    SELECT x.inbox_id, bool_or(j.state IN ('failed', 'cancelled')) AS failed,
            max(concat_ws(': ', j.state, j.reason)) FILTER (WHERE j.state IN ('failed', 'cancelled')) AS reason
-    FROM (
-        SELECT x.inbox_id, x.received_at FROM rlc_inbox x
-        WHERE x.state IN ('new', 'dispatched')
-          AND x.inbox_id IN (SELECT k.inbox_id FROM backfill_jobs k WHERE k.job_id = ANY (%(ids)s))
-        ORDER BY x.inbox_id FOR UPDATE
-    ) l
-    JOIN backfill_jobs j ON j.inbox_id = l.inbox_id AND j.created_at >= l.received_at
-    GROUP BY l.inbox_id
+    FROM rlc_inbox x
+    JOIN backfill_jobs j ON j.inbox_id = x.inbox_id AND j.created_at >= x.received_at
+    WHERE x.inbox_id = ANY (%(inbox_ids)s)
+    GROUP BY x.inbox_id
     HAVING NOT bool_or(j.state IN ('pending', 'running', 'paused'))
 ) d
 WHERE i.inbox_id = d.inbox_id
 
 -- name: reap
--- Rows of workers that died, and rows that nobody wants any more.
+-- Rows of workers that died, and rows that nobody wants any more. A lease that reaches further ahead than any does is of
+-- a time before the clock was put back.
 UPDATE backfill_jobs j
 SET state = CASE WHEN l.expired OR j.attempts >= j.max_attempts THEN 'failed' ELSE 'pending' END,
     reason = CASE WHEN l.expired THEN 'expired: not wanted after ' || j.not_after
@@ -192,12 +217,22 @@ FROM (
     SELECT k.job_id, k.not_after IS NOT NULL AND k.not_after <= gapless_now() AS expired
     FROM backfill_jobs k
     WHERE k.state = 'running' AND k.lease_expires <= clock_timestamp()
+       OR k.state = 'running' AND k.lease_expires > clock_timestamp() + interval '5 minutes'
        OR k.state = 'pending' AND k.not_after <= gapless_now()
     ORDER BY k.job_id
     FOR UPDATE SKIP LOCKED
 ) l
 WHERE j.job_id = l.job_id
 RETURNING j.job_id
+
+-- name: unpostpone
+-- Tries further ahead than any pause reaches were set before the clock was put back.
+UPDATE backfill_jobs j
+SET next_try = clock_timestamp()
+FROM (SELECT k.job_id FROM backfill_jobs k
+      WHERE k.state = 'pending' AND k.tier IN ('T0', 'T1', 'T2') AND k.next_try > clock_timestamp() + interval '1 hour'
+      ORDER BY k.job_id FOR UPDATE SKIP LOCKED) l
+WHERE j.job_id = l.job_id
 
 -- name: list
 SELECT j.job_id, n.name AS symbol, gapless_interval(j.interval_s) AS "interval", j.start_ts, j.end_ts, j.tier, j.origin,
@@ -282,6 +317,7 @@ FROM (SELECT k.job_id FROM backfill_jobs k
       WHERE k.state IN ('pending', 'paused') AND (%(ids)s::int8[] IS NULL OR k.job_id = ANY (%(ids)s::int8[]))
       ORDER BY k.job_id FOR UPDATE) l
 WHERE j.job_id = l.job_id
+RETURNING j.job_id
 
 -- name: pause
 UPDATE backfill_jobs j

@@ -13,12 +13,14 @@ WHERE i.state IN ('done', 'dead', 'expired')
 RETURNING i.inbox_id
 
 -- name: dispatchable
--- Elements that wait, oldest first, marked and leased in the same statement.
+-- Elements that wait, oldest first, marked and leased in the same statement. A lease that reaches further ahead than any
+-- does was taken before the clock was put back.
 UPDATE rlc_inbox i
 SET state = 'dispatched', lease_expires = clock_timestamp() + make_interval(secs => %(lease_s)s)
 FROM (
     SELECT k.inbox_id, k.state AS before FROM rlc_inbox k
-    WHERE (k.state = 'new' OR k.state = 'dispatched' AND k.lease_expires <= clock_timestamp())
+    WHERE (k.state = 'new' OR k.state = 'dispatched' AND (k.lease_expires <= clock_timestamp()
+                                                          OR k.lease_expires > clock_timestamp() + interval '5 minutes'))
       AND (k.not_after IS NULL OR k.not_after > gapless_now())
     ORDER BY k.inbox_id
     LIMIT %(limit)s
@@ -49,12 +51,22 @@ SET state = 'dead', reason = %(reason)s, lease_expires = NULL, done_at = gapless
 WHERE i.inbox_id = %(inbox_id)s AND i.state IN ('new', 'dispatched')
 
 -- name: expire
+-- Elements whose time is over; one without a time of its own is tried for so long, or until its backfill rows have ended.
 UPDATE rlc_inbox i
-SET state = 'expired', reason = 'not answered before ' || i.not_after, lease_expires = NULL, done_at = gapless_now()
-FROM (SELECT k.inbox_id FROM rlc_inbox k
-      WHERE k.state IN ('new', 'dispatched') AND k.not_after <= gapless_now()
+SET state = 'expired', reason = 'not answered before ' || l.last, lease_expires = NULL, done_at = gapless_now()
+FROM (SELECT k.inbox_id, coalesce(k.not_after, k.received_at + make_interval(secs => %(life_s)s)) AS last
+      FROM rlc_inbox k
+      WHERE k.state IN ('new', 'dispatched')
+        AND (k.not_after <= gapless_now()
+             OR k.not_after IS NULL AND k.kind = 'jobs'
+                AND k.received_at <= gapless_now() - make_interval(secs => %(life_s)s))
       ORDER BY k.inbox_id FOR UPDATE SKIP LOCKED) l
 WHERE i.inbox_id = l.inbox_id
+
+-- name: wanted
+-- What some elements still want.
+SELECT i.inbox_id, i.remaining FROM rlc_inbox i
+WHERE i.inbox_id = ANY (%(ids)s) AND i.state IN ('new', 'dispatched')
 
 -- name: counts
 SELECT i.state, count(*) FROM rlc_inbox i GROUP BY i.state

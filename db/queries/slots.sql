@@ -34,3 +34,9 @@ ORDER BY s.slot_ts, s.kind, s.tier, s.phase
 
 -- name: newest
 SELECT s.kind, s.tier, max(s.slot_ts) FROM sweep_slots s GROUP BY s.kind, s.tier
+
+-- name: reopen
+-- Daily slots that were pushed since an instant are pushed again: their jobs may be lost, and nothing else asks for them.
+UPDATE sweep_slots s
+SET pushed_at = NULL
+WHERE s.kind IN ('bars_eod', 'reread') AND s.pushed_at >= %(since)s AND s.jobs > 0

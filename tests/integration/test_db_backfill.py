@@ -9,6 +9,7 @@ from core.words import Interval, Tier
 from db import backfill, inbox
 from db.backfill import Finish, NewJob
 from db.inbox import Element
+from db.pool import connect
 from tests.storage import OPEN, answer, bar, put, rows, span, symbols
 
 pytestmark = pytest.mark.integration
@@ -285,3 +286,91 @@ class TestCoordinatorsRows:
         backfill.enqueue(db, [job(symbol, 0, 1, origin="operator")])
         _, ids = self.element(db, "SPY")
         assert len(ids) == 2
+
+    def test_the_last_two_rows_may_end_at_once(self, db, wait_until):
+        """Each writer sees the other's row still running; whoever comes second has to look again."""
+        _, [one, two] = self.element(db, "SPY")
+        claim(db, [one, two])
+        waiting = (
+            "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            " AND datname = current_database()"
+        )
+        # The owner sees what other sessions wait for.
+        with connect(db.url) as owner, ThreadPoolExecutor(1) as pool:
+            with db.transaction() as first:
+                backfill.finish(first, Finish(one, "w1", "done"))
+                later = pool.submit(finish, db, Finish(two, "w1", "done"))
+                wait_until(lambda: owner.execute(waiting).fetchall())
+            assert later.result(timeout=10) == {two}
+        assert self.inbox_row(db) == ("done", [], None)
+
+    def test_a_second_dispatch_makes_no_second_row_of_what_has_ended(self, db):
+        inbox_id, ids = self.element(db, "BAC", "SPY")
+        claim(db, ids[:1])
+        finish(db, Finish(ids[0], "w1", "done"))
+        [(symbol_id,)] = rows(db, "SELECT symbol_id FROM backfill_jobs WHERE job_id = %s", ids[0])
+        again = job(symbol_id, 0, 1, origin="coordinator", inbox_id=inbox_id)
+        assert backfill.enqueue(db, [again]) == []
+        assert rows(db, "SELECT count(*) FROM backfill_jobs") == [(len(ids),)]
+
+    def test_an_element_whose_rows_have_ended_unseen_is_settled(self, db):
+        inbox_id, _ = self.element(db, "SPY")
+        rows(
+            db,
+            "UPDATE backfill_jobs SET state = 'done', finished_at = gapless_now() RETURNING job_id",
+        )
+        backfill.settle(db, [inbox_id])
+        assert self.inbox_row(db) == ("done", [], None)
+
+    def test_an_element_whose_rows_an_operator_cancels_is_dead(self, db):
+        _, ids = self.element(db, "SPY")
+        backfill.cancel(db, ids[:1])
+        assert self.inbox_row(db)[0] == "dispatched"
+        backfill.cancel(db, ids[1:])
+        assert self.inbox_row(db) == ("dead", ["SPY"], "cancelled: cancelled by an operator")
+
+
+class TestAClockThatWasPutBack:
+    """Times of the database's clock that lie further ahead than any is ever set hold nobody up."""
+
+    def put_back(self, db):
+        rows(
+            db,
+            "UPDATE backfill_jobs SET lease_expires = lease_expires + interval '2 hours',"
+            " next_try = next_try + interval '2 hours',"
+            " dispatched_until = dispatched_until + interval '2 hours' RETURNING job_id",
+        )
+
+    def test_a_dead_workers_row_comes_back_at_once(self, db, symbol):
+        [row] = backfill.enqueue(db, [job(symbol)])
+        claim(db, [row], "dead")
+        self.put_back(db)
+        assert backfill.reap(db) == 1
+        assert state(db, row)[0] == "pending"
+        assert finish(db, Finish(row, "dead", "done")) == set(), "and its word is nothing any more"
+
+    def test_a_row_that_paused_is_due_at_once(self, db, symbol):
+        [row] = backfill.enqueue(db, [job(symbol)])
+        claim(db, [row])
+        finish(db, Finish(row, "w1", "pending", "timeout", next_try_in_s=60))
+        self.put_back(db)
+        assert backfill.due(db, Tier.T0, 10, 8) == []
+        backfill.reap(db)
+        assert backfill.due(db, Tier.T0, 10, 8) == [row]
+
+    def test_a_row_that_was_pushed_is_pushed_again(self, db, symbol):
+        [row] = backfill.enqueue(db, [job(symbol)])
+        backfill.mark_dispatched(db, [row], 10)
+        assert backfill.due(db, Tier.T0, 10, 8) == []
+        self.put_back(db)
+        assert backfill.due(db, Tier.T0, 10, 8) == [row]
+
+
+def test_rows_whose_worker_fell_silent_are_told_from_others(db, symbol, wait_until):
+    one, two = backfill.enqueue(db, [job(symbol, 0, 1), job(symbol, 2, 3)])
+    claim(db, [one], "dead", lease_s=0.01)
+    wait_until(lambda: backfill.reap(db) == 1)
+    assert backfill.left_by_the_dead(db, [one, two]) == {one}
+    claim(db, [one])
+    finish(db, Finish(one, "w1", "pending", "timeout"))
+    assert backfill.left_by_the_dead(db, [one, two]) == set()

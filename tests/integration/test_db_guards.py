@@ -1,5 +1,7 @@
 """What was known stays known: every forbidden statement is refused, for the writer and the owner."""
 
+import os
+import socket
 from contextlib import closing
 
 import psycopg
@@ -226,3 +228,16 @@ def test_work_is_retried_after_a_lost_connection(db, database_url, symbol):
 
     assert db.run(work) == 1
     assert lost
+
+
+def test_a_server_that_vanishes_without_a_word_is_noticed_in_seconds(db):
+    """No FIN, no RST, such as a cable that is cut: only the kernel's own limits can tell."""
+    with db.session() as conn, socket.socket(fileno=os.dup(conn.fileno())) as wire:
+        unsent_ms = wire.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+        alive = [
+            wire.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        ]
+    assert unsent_ms == 10_000
+    idle_s, every_s, times = alive
+    assert idle_s + every_s * times <= 12

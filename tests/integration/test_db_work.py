@@ -63,6 +63,18 @@ class TestLeader:
         )
         assert leader.renew(db, "scheduler", "a", token, 60)
 
+    def test_a_lease_of_before_the_clock_was_put_back_is_free_and_its_holder_fenced(self, db):
+        token = lead(db)
+        rows(
+            db,
+            "UPDATE leader_lease SET expires_at = expires_at + interval '2 hours' RETURNING token",
+        )
+        newer = lead(db, "b")
+        assert newer > token
+        assert not leader.renew(db, "scheduler", "a", token, 60)
+        with pytest.raises(LeaseLostError):
+            slots.claim_slots(db, token, [slot(0)])
+
 
 class TestSlots:
     """A slot is claimed once, under the token in force, and pushed again until it is marked."""
@@ -186,3 +198,30 @@ class TestInbox:
         deadline = db.clock.now() + timedelta(minutes=5)
         inbox.receive(db, [element("a", "SPY", not_after=deadline)])
         assert inbox.dispatchable(db, 10, 60)[0].not_after == deadline
+
+    def test_an_element_of_before_the_clock_was_put_back_is_dispatched_again(self, db):
+        inbox.receive(db, [element("a", "SPY")])
+        inbox.dispatchable(db, 10, 60)
+        rows(
+            db,
+            "UPDATE rlc_inbox SET lease_expires = lease_expires + interval '2 hours' RETURNING 1",
+        )
+        assert [d.again for d in inbox.dispatchable(db, 10, 60)] == [True]
+
+    def test_live_work_that_nobody_ever_answers_ends_after_a_day(self, db):
+        inbox.receive(db, [element("a", "SPY"), element("b", "SPY", kind="backfill")])
+        rows(db, "UPDATE rlc_inbox SET received_at = received_at - interval '23 hours' RETURNING 1")
+        assert inbox.expire(db) == 0
+        rows(db, "UPDATE rlc_inbox SET received_at = received_at - interval '2 hours' RETURNING 1")
+        assert inbox.expire(db) == 1
+        assert rows(db, "SELECT element_id, state FROM rlc_inbox ORDER BY 1") == [
+            ("a", "expired"),
+            ("b", "new"),
+        ], "a backfill ends with its rows"
+
+    def test_what_is_still_wanted_is_known(self, db):
+        ids = inbox.receive(db, [element("a", "SPY", "BAC"), element("b", "SPY")])
+        inbox.dispatchable(db, 10, 60)
+        with db.transaction() as conn:
+            inbox.answered(conn, {ids["a"]: ["SPY"], ids["b"]: ["SPY"]})
+        assert inbox.wanted(db, ids.values()) == {ids["a"]: frozenset({"BAC"})}

@@ -1,5 +1,7 @@
 """Backfill dispatch and the lease on real servers: within rate and concurrency, T0 first, once."""
 
+import json
+import zlib
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import pairwise
@@ -147,3 +149,37 @@ def test_a_resigned_lease_is_free_at_once(market):
     leader.resign()
     heir.step()
     assert heir.token() == 2
+
+
+def test_a_row_whose_worker_fell_silent_goes_alone(market, redis, wait_until):
+    ids = enqueue(market, Tier.T0, 4)
+    backfill.claim(market.db, ids[1:3], "dead", 0.01, 8)
+    wait_until(lambda: backfill.reap(market.db) == 2)
+    dispatch = dispatcher(
+        market, redis, backfill_batch_size=10, backfill_dispatch_rate_per_sec=1000
+    )
+    dispatch._allowance = 100.0
+
+    dispatch.step()
+
+    assert carried(redis) == [[ids[0], ids[3]], [ids[1]], [ids[2]]]
+
+
+def carried(redis: Redis) -> list[list[int]]:
+    """The rows of each job in the queue of T0, in its order."""
+    found = []
+    for job_id in redis.lrange("rq:queue:backfill:T0", 0, -1):
+        data = zlib.decompress(redis.hget(f"rq:job:{job_id.decode()}", "data"))
+        found.append(json.loads(data)[2][0]["ids"])
+    return found
+
+
+def test_where_no_worker_takes_them_jobs_do_not_pile_up(market, redis):
+    enqueue(market, Tier.T0, 3)
+    dispatch = dispatcher(
+        market, redis, backfill_dispatch_rate_per_sec=1000, backfill_max_concurrency_t0=2
+    )
+    for _ in range(20):
+        dispatch.step()
+        market.ask("UPDATE backfill_jobs SET dispatched_until = clock_timestamp() RETURNING 1")
+    assert redis.llen("rq:queue:backfill:T0") <= 4

@@ -15,6 +15,7 @@ from core.windows import Window
 from core.words import Interval, Tier
 from db import slots
 from db.candles import Answer, Batch, write
+from db.pool import connect
 from db.slots import SlotKey
 from tests.integration.scheduler_market import Alone, Market, at, drain, symbols_of
 from workers.queues import Kind
@@ -268,6 +269,40 @@ def test_the_day_ends_with_each_daily_bar_asked_once_and_the_session_read_again(
     assert heir.sweep_at(at("2024-11-29T19:10")) == []
 
 
+def test_what_is_asked_once_a_day_goes_again_when_redis_forgot_it(make_market, redis):
+    market = make_market("2024-11-29T18:05")
+    market.trade("NYSE")
+    market.enrol(T0=(2, "NYSE"))
+    supply(market, "yfinance", ["T0N0", "T0N1"])
+    alone = Alone(market, redis)
+    alone.lead()
+    pushed = {
+        job.id: job
+        for minute in range(45)
+        for job in alone.sweep_at(at("2024-11-29T18:20") + timedelta(minutes=minute))
+        if not job.kind.value.startswith("quotes")
+    }
+    assert Kind.REREAD in {job.kind for job in pushed.values()}
+    last = at("2024-11-29T19:04")
+    # This market's time stands all but still: so they were pushed a few real seconds ago.
+    market.ask(
+        "UPDATE sweep_slots SET pushed_at = %s WHERE kind IN ('bars_eod', 'reread') RETURNING 1",
+        last + 2 * SECOND,
+    )
+    alone.sweep._looked_at = float("-inf")
+    assert alone.sweep_at(last + SECOND) == [], "Redis remembers"
+
+    redis.flushall()
+    alone.sweep._looked_at = float("-inf")
+    again = alone.sweep_at(last + 2 * SECOND)
+
+    assert {job.id for job in again} == {
+        name for name, job in pushed.items() if job.kind in (Kind.BARS_EOD, Kind.REREAD)
+    }
+    alone.sweep._looked_at = float("-inf")
+    assert alone.sweep_at(last + 3 * SECOND) == [], "once"
+
+
 def test_daily_work_waits_for_room_instead_of_being_skipped(make_market, redis):
     market = make_market("2024-11-29T18:05")
     market.trade("NYSE")
@@ -306,3 +341,51 @@ def supply(market: Market, source: str, symbols: list[str]) -> None:
             ],
         ),
     )
+
+
+def test_a_leader_that_wakes_up_between_claim_and_push_pushes_nothing_new(make_market, redis):
+    market = make_market("2024-12-02T14:40")
+    market.trade("NYSE")
+    market.enrol(T0=(250, "NYSE"))
+    old, heir = Alone(market, redis), Alone(market, redis)
+    old.lead()
+    old.sweep_at(at("2024-12-02T14:40:59"))
+    market.jump("2024-12-02T14:41:03")
+    token, plan = old.leader.token(), old.planning.current()
+    assert token is not None
+    assert plan is not None
+    old.sweep._claim_due(token, plan)
+    # Stopped here for longer than its lease.
+    market.ask("UPDATE leader_lease SET expires_at = '-infinity' RETURNING 1")
+    heir.lead()
+    heir.sweep.step()
+    queue = redis.lrange("rq:queue:collect:T0", 0, -1)
+    assert len(queue) >= 3
+
+    old.sweep._push_owed(plan)
+
+    assert redis.lrange("rq:queue:collect:T0", 0, -1) == queue
+    market.jump("2024-12-02T14:42:03")
+    with pytest.raises(LeaseLostError):
+        old.sweep._claim_due(token, plan)
+
+
+def test_a_slot_of_a_newer_versions_kind_is_left_to_a_newer_leader(make_market, redis):
+    market = make_market("2024-12-02T14:40")
+    market.trade("NYSE")
+    market.enrol(T0=(5, "NYSE"))
+    # As its migration would have it.
+    with connect(market.url) as owner:
+        owner.execute("ALTER TABLE sweep_slots DROP CONSTRAINT sweep_slots_kind_check")
+        owner.execute(
+            "INSERT INTO sweep_slots (kind, tier, slot_ts, token, claimed_at)"
+            " VALUES ('depth_l2', 'T0', %s, 1, gapless_now())",
+            [at("2024-12-02T14:39")],
+        )
+    alone = Alone(market, redis)
+    alone.lead()
+
+    alone.sweep_at(at("2024-12-02T14:40:59"))
+    assert alone.sweep_at(at("2024-12-02T14:41:03"))
+
+    assert market.ask("SELECT pushed_at FROM sweep_slots WHERE kind = 'depth_l2'") == [(None,)]

@@ -382,3 +382,19 @@ def test_a_row_that_begins_within_a_minute_is_asked_in_whole_minutes(world: Worl
 
     assert run(world.context(one), jobs) == {"claimed": 1, "done": 1}
     assert [call.window for call in one.sent] == [window("15:00:00", "15:05:00")]
+
+
+def test_a_row_of_an_interval_that_a_newer_version_collects_is_left_to_it(world: World) -> None:
+    ids = world.load("A", "B")
+    span = window("15:00:00", "15:10:00")
+    jobs = table.enqueue(world.db, [row(ids["A"], span, interval=Interval.M5), row(ids["B"], span)])
+
+    counts = run(world.context(Scripted("one", world.clock)), jobs)
+
+    assert counts == {"claimed": 2, "done": 1, "pending": 1}
+    [(state, attempts, reason)] = world.rows(
+        "SELECT state, attempts, reason FROM backfill_jobs WHERE interval_s = 300"
+    )
+    assert (state, attempts) == ("pending", 0)
+    assert "5m" in reason
+    assert table.due(world.db, Tier.T0, 10, 8) == [], "not at once again"

@@ -16,7 +16,7 @@ import pytest
 
 from core.telemetry import Telemetry
 from core.words import Capability, Tier
-from db import backfill, inbox
+from db import backfill, inbox, universe
 from tests.workers_world import Scripted, World, at
 from workers.backfill import backfill as run_backfill
 from workers.collect import collect
@@ -165,6 +165,7 @@ BAD: list[tuple[Any, str]] = [
     (element(tier="T5"), "tier"),
     (element(interval="5m"), "5m"),
     (element(note="a\x00b"), "NUL"),
+    (element(start="0001-01-01T00:00:00+23:59"), "beyond what a calendar holds"),
 ]
 
 
@@ -250,6 +251,80 @@ def test_an_element_that_is_not_answered_is_dispatched_again(world: World, intak
     (again,) = queued(world)
     assert again.symbols == first[0].symbols
     assert again.id != first[0].id, "the id of the lost job may still be taken"
+
+
+def test_a_backfill_of_several_symbols_is_not_asked_again_for_what_it_has(
+    world: World, intake: Intake
+) -> None:
+    key = "market:backfills:T0"
+    push(world, element(id="b", symbols=["A", "B"]), key=key)
+    intake.run(burst=True)
+    rows = dict(
+        world.rows(
+            "SELECT u.symbol, j.job_id FROM backfill_jobs j JOIN universe u USING (symbol_id)"
+        )
+    )
+    context = world.context(Scripted("one", world.clock))
+    run_backfill(context, BackfillJob(tier=Tier.T0, ids=(rows["A"],), push=1))
+
+    world.rows("UPDATE rlc_inbox SET lease_expires = '-infinity' RETURNING 1")
+    assert intake.dispatch() == 1
+
+    assert sorted(backfill.states(world.db, list(rows.values())).values()) == ["done", "pending"]
+    assert world.rows("SELECT count(*) FROM backfill_jobs") == [(2,)]
+    run_backfill(context, BackfillJob(tier=Tier.T0, ids=(rows["B"],), push=2))
+    assert inbox.counts(world.db) == {"done": 1}
+
+
+def test_a_second_push_of_an_element_asks_only_for_what_the_first_did_not_answer(
+    world: World, intake: Intake
+) -> None:
+    push(world, element(id="x", symbols=["A", "B"]))
+    intake.run(burst=True)
+    (first,) = queued(world)
+    world.rows("UPDATE rlc_inbox SET lease_expires = '-infinity' RETURNING 1")
+    intake.dispatch()
+    (second,) = queued(world)
+    one = Scripted("one", world.clock)
+    context = world.context(one)
+
+    with world.db.transaction() as conn:
+        assert first.inbox is not None
+        inbox.answered(conn, {row: ["A"] for row in first.inbox})
+    collect(context, second)
+    collect(context, first)
+
+    assert one.asked() == ["B"]
+    assert inbox.counts(world.db) == {"done": 1}
+
+
+def test_elements_wait_in_the_database_while_nobody_takes_their_jobs(
+    world: World, intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.intake.FULL", 2)
+    for n in range(6):
+        push(world, element(id=f"x-{n}", start=f"2024-03-05T15:0{n}:00Z"))
+        intake.run(burst=True)
+
+    assert depths(world.redis)["collect:T0"] == 2
+    assert inbox.counts(world.db) == {"dispatched": 6}
+    queued(world)
+    world.rows("UPDATE rlc_inbox SET lease_expires = '-infinity' RETURNING 1")
+    intake.dispatch()
+    assert depths(world.redis)["collect:T0"] == 6, "none was given up"
+
+
+def test_an_element_waits_for_a_calendar_that_is_about_to_be_published(
+    world: World, intake: Intake
+) -> None:
+    universe.load(world.db, [("M", Tier.T0, "MARS", "")], "test", replace=False)
+    push(world, {"type": "bars_1m", "symbol": "M", "id": "x"})
+    push(world, {"type": "quotes_l1", "symbol": "M", "id": "q"})
+
+    intake.run(burst=True)
+
+    assert inbox.counts(world.db) == {"dispatched": 2}
+    assert [job.kind for job in queued(world)] == [Kind.QUOTES_L1]
 
 
 def test_an_element_whose_time_is_over_expires(world: World, intake: Intake) -> None:

@@ -13,11 +13,15 @@ from typing import Any
 
 import psutil
 import pytest
+from redis import Redis
 
 from core.words import Capability, Interval, Tier
 from db import backfill, capabilities, ranks
 from db.backfill import NewJob
+from db.pool import connect
+from ops.embedded.valkey import ValkeyServer
 from sim.server import start as start_sim
+from tests.servers import MakeHome
 from tests.workers_world import OPEN, World, at, window
 from workers.queues import (
     BackfillJob,
@@ -202,26 +206,7 @@ def done(world: World, jobs: int) -> bool:
 def test_a_collector_killed_in_mid_batch_loses_and_doubles_nothing(
     world: World, market: Any, start: Start, wait_until
 ) -> None:
-    urllib.request.urlopen(
-        urllib.request.Request(
-            f"{market.admin}/admin/faults",
-            json.dumps(
-                {
-                    "add": [
-                        {
-                            "source": "*",
-                            "capability": "bars_1m",
-                            "kind": "slow",
-                            "from": "now",
-                            "minutes": 1,
-                            "seconds": 0.4,
-                            "id": "slow",
-                        }
-                    ]
-                }
-            ).encode(),
-        )
-    ).close()
+    slow(market, 0.4)
     first = start("collect", "--tier", "T0", WORKER_THREADS="4")
     enqueue_collect(world.redis, [batch(market, 0), batch(market, 1)])
     wait_until(lambda: world.rows("SELECT count(*) FROM candles_intraday")[0][0] > 0)
@@ -314,6 +299,62 @@ def test_a_killed_backfill_worker_leaves_rows_that_come_back(
     assert OPEN + timedelta(minutes=50) == span.end
 
 
+def test_a_stopped_backfill_worker_that_wakes_up_after_its_claim_ran_out_changes_nothing(
+    world: World, market: Any, start: Start, wait_until
+) -> None:
+    with world.db.transaction() as conn:
+        found = conn.execute("SELECT symbol_id FROM universe ORDER BY symbol").fetchall()
+    span = window("14:30:00", "15:20:00")
+    ids = backfill.enqueue(
+        world.db, [NewJob(i, Interval.M1, span, Tier.T0, "operator") for (i,) in found[:10]]
+    )
+    slow(market, 1.0)
+    first = start("backfill", "--tier", "T0", WORKER_THREADS="2")
+    enqueue_backfill(world.redis, [BackfillJob(tier=Tier.T0, ids=tuple(ids), push=1)])
+    wait_until(lambda: "running" in backfill.states(world.db, ids).values())
+    first.send_signal(signal.SIGSTOP)
+    # Thirty seconds later, as the scheduler's leader would find it.
+    world.rows(
+        "UPDATE backfill_jobs SET lease_expires = '-infinity' WHERE state = 'running' RETURNING 1"
+    )
+    assert backfill.reap(world.db) > 0
+    start("backfill", "--tier", "T0")
+    enqueue_backfill(world.redis, [BackfillJob(tier=Tier.T0, ids=tuple(ids), push=2)])
+    wait_until(lambda: set(backfill.states(world.db, ids).values()) == {"done"}, seconds=40)
+    ended = world.rows("SELECT job_id, attempts, finished_at FROM backfill_jobs ORDER BY 1")
+
+    first.send_signal(signal.SIGCONT)
+    first.terminate()
+
+    assert first.wait(timeout=20) == 0
+    assert world.rows("SELECT job_id, attempts, finished_at FROM backfill_jobs ORDER BY 1") == ended
+    assert (
+        world.rows(
+            "SELECT symbol_id, ts, provider_id FROM candles_intraday WHERE status = 1"
+            " GROUP BY 1, 2, 3 HAVING count(*) > 1"
+        )
+        == []
+    ), "a first version was stored twice"
+    expected = truth(market, "14:30:00", "15:20:00")
+    for symbol, minutes in stored(world, "14:30:00", "15:20:00").items():
+        assert set(minutes) == set(expected[symbol])
+
+
+def slow(market: Any, seconds: float) -> None:
+    """Every source answers so many seconds late."""
+    fault = {
+        "source": "*",
+        "capability": "bars_1m",
+        "kind": "slow",
+        "from": "now",
+        "minutes": 1,
+        "seconds": seconds,
+        "id": "slow",
+    }
+    body = json.dumps({"add": [fault]}).encode()
+    urllib.request.urlopen(urllib.request.Request(f"{market.admin}/admin/faults", body)).close()
+
+
 def test_coordinator_elements_end_to_end(
     world: World, market: Any, start: Start, wait_until
 ) -> None:
@@ -345,6 +386,30 @@ def test_coordinator_elements_end_to_end(
     expected = truth(market, "15:19:00", "15:25:00")
     got = stored(world, "15:19:00", "15:25:00")
     assert {s: set(m) for s, m in got.items()} == {s: set(m) for s, m in expected.items()}
+
+
+def test_an_intake_rides_out_the_loss_of_both_servers_and_stops_as_asked(
+    world: World, market: Any, start: Start, make_home: MakeHome, wait_until, tmp_path: Path
+) -> None:
+    home = make_home()
+    valkey = ValkeyServer.start(home, durable=False)
+    process = start("intake", USE_RLC="true", REDIS_URL=valkey.url)
+    log = tmp_path / "workers.log"
+
+    valkey.stop()
+    with connect(world.database_url) as owner:
+        owner.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'gapless-intake'"
+        )
+    wait_until(lambda: "intake waits" in log.read_text(), seconds=20)
+    valkey = ValkeyServer.start(home, durable=False)
+    with Redis.from_url(valkey.url) as lists:
+        lists.lpush("market:jobs", "{broken")
+        wait_until(lambda: lists.llen("market:jobs:dead") == 1, seconds=20)
+
+    assert "Traceback" not in log.read_text()
+    process.terminate()
+    assert process.wait(timeout=10) == 0
 
 
 def run(environment: dict[str, str], tmp_path: Path, *words: str, **settings: str):

@@ -16,6 +16,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from core.words import Tier
+from workers.orphans import Orphans
 from workers.queues import (
     COLLECT_FUNCTION,
     CollectJob,
@@ -301,3 +302,109 @@ def test_a_redis_that_is_away_is_waited_for(
     wait_until(lambda: redis.llen("done") == 1, seconds=15)
     assert "Redis is back" in log.read_text()
     assert "Traceback" not in log.read_text()
+
+
+def lasting(redis: Redis) -> list[bytes]:
+    """Hashes of jobs, executions and workers that would never end by themselves."""
+    keys = [key for kind in ("job", "execution", "executions") for key in found(redis, kind)]
+    return [key for key in keys if redis.ttl(key) == -1]
+
+
+def found(redis: Redis, kind: str) -> list[bytes]:
+    return list(redis.scan_iter(f"rq:{kind}:*"))
+
+
+def test_a_job_whose_worker_died_between_listing_and_starting_it_is_run(
+    redis: Redis, start: Start, wait_until
+) -> None:
+    enqueue_collect(redis, [job(1)])
+    redis.lmove(f"rq:queue:{QUEUE}", f"rq:queue:{QUEUE}:intermediate")
+    redis.zadd(f"rq:wip:{QUEUE}", {f"{job(1).id}:execution": redis.time()[0] - 1})
+
+    start()
+
+    wait_until(lambda: redis.llen("done") == 1, seconds=15)
+    assert ids(redis, "begun") == [job(1).id]
+    assert redis.hget(f"rq:job:{job(1).id}", "retries_left") == b"2", "no fault of the job"
+    assert redis.zcard(f"rq:wip:{QUEUE}") == 0
+    assert redis.llen(f"rq:queue:{QUEUE}:intermediate") == 0
+
+
+def test_jobs_that_stand_in_no_list_are_found(redis: Redis, start: Start, wait_until) -> None:
+    enqueue_collect(redis, [job(part) for part in (1, 2, 3, 4)])
+    # What a Redis that lost a part of itself may come back with.
+    for part in (1, 2, 3):
+        redis.lrem(f"rq:queue:{QUEUE}", 1, job(part).id)
+    redis.hset(f"rq:job:{job(2).id}", "status", "started")
+    redis.hset(f"rq:job:{job(3).id}", mapping={"status": "started", "retries_left": 0})
+    redis.persist(f"rq:job:{job(3).id}")
+    rest = f"rq:job:{job(5).id}"
+    redis.hset(rest, "status", "started")
+    redis.hset("rq:worker:collect-T0-gone", "state", "busy")
+
+    start()
+
+    expected = sorted(job(part).id for part in (1, 2, 4))
+    wait_until(lambda: sorted(ids(redis, "done")) == expected, seconds=15)
+    wait_until(lambda: failed(redis) == [job(3).id])
+    assert 0 < redis.ttl(rest) <= 60, "nothing can be run of it"
+    assert redis.ttl("rq:worker:collect-T0-gone") > 0
+    wait_until(lambda: lasting(redis) == [])
+
+
+def test_a_look_for_orphans_pushes_no_job_that_is_taken_care_of(
+    redis: Redis, start: Start, wait_until
+) -> None:
+    start()
+    enqueue_collect(redis, [job(part, "UNTIL:go") for part in range(6)])
+    wait_until(lambda: redis.llen("begun") == 4)
+    finder = Orphans(QUEUE, redis, lambda *_: pytest.fail("no job died"))
+    redis.delete(f"gapless:orphans:{QUEUE}")
+
+    finder.run()
+
+    assert depths(redis)[QUEUE] == 2
+    redis.set("go", 1)
+    wait_until(lambda: redis.llen("done") == 6)
+    assert redis.llen("begun") == 6
+
+
+def test_a_batch_that_hangs_ends_its_process_and_counts_as_a_death(
+    redis: Redis, start: Start, wait_until, tmp_path: Path
+) -> None:
+    enqueue_collect(redis, [job(1, "UNTIL:go")])
+    redis.hset(f"rq:job:{job(1).id}", "timeout", 1)
+
+    worker = start()
+
+    assert worker.wait(timeout=15) == 7
+    assert "batch hangs" in (tmp_path / "worker.log").read_text()
+    assert redis.zcard(f"rq:wip:{QUEUE}") == 1, "not handed back as if nothing had happened"
+    redis.set("go", 1)
+    start()
+    wait_until(lambda: redis.llen("done") == 1, seconds=20)
+    assert redis.hget(f"rq:job:{job(1).id}", "retries_left") == b"1"
+
+
+def test_a_stopped_worker_that_wakes_up_after_its_job_was_run_elsewhere_harms_nothing(
+    redis: Redis, start: Start, wait_until
+) -> None:
+    first = start()
+    enqueue_collect(redis, [job(1, "UNTIL:go")])
+    wait_until(lambda: redis.llen("begun") == 1)
+    first.send_signal(signal.SIGSTOP)
+    redis.set("go", 1)
+    start()
+    wait_until(lambda: redis.llen("done") == 1, seconds=20, what="another has run it")
+
+    first.send_signal(signal.SIGCONT)
+
+    wait_until(lambda: redis.llen("done") == 2, what="its own run ends too")
+    enqueue_collect(redis, [job(2)])
+    wait_until(lambda: redis.llen("done") == 3)
+    assert failed(redis) == []
+    assert depths(redis)[QUEUE] == 0
+    wait_until(lambda: redis.zcard(f"rq:wip:{QUEUE}") == 0)
+    wait_until(lambda: lasting(redis) == [])
+    first.terminate()
+    assert first.wait(timeout=5) == 0

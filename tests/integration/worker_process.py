@@ -43,7 +43,7 @@ def main() -> int:
         signal.signal(number, lambda *_: stop.request())
     redis = connect(url)
     functions = {COLLECT_FUNCTION: partial(batch, redis, clock, stop)}
-    worker = BatchWorker(queue, functions, redis, clock, stop, slots=4)
+    worker = BatchWorker(queue, functions, redis, clock, stop, slots=4, overrun_s=1.0)
     redis.set("ready", 1)
     return 0 if worker.run() else 7
 
