@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
-from bench.queue import throughput
+from bench.queue import intake, throughput
 from bench.run import Run
 
 MEASURES: dict[str, Callable[[Run], None]] = {
     "throughput": throughput.measure,
+    "intake": intake.measure,
 }
