@@ -1,11 +1,13 @@
 """The coordinator's elements: taken from its lists, kept here until they are answered."""
 
-from collections.abc import Collection, Mapping, Sequence
+import json
+from collections.abc import Collection, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from psycopg.types.json import Jsonb
+import psycopg
 
 from db.pool import Connection, Database
 from db.sql import sql
@@ -62,30 +64,43 @@ def receive(db: Database, elements: Sequence[Element]) -> dict[str, int]:
     Returns:
         Row by element id, of the elements that are new.
     """
+    # In the order of their ids, so that two intakes never wait for each other; of one id the first.
+    by_id = {element.element_id: element for element in reversed(elements)}
+    kept = [by_id[name] for name in sorted(by_id)]
+    parameters: dict[str, Any] = {
+        "element_ids": [element.element_id for element in kept],
+        "list_keys": [element.list_key for element in kept],
+        "raws": [element.raw for element in kept],
+        "payloads": [
+            None if element.payload is None else json.dumps(dict(element.payload))
+            for element in kept
+        ],
+        "kinds": [element.kind for element in kept],
+        "symbols": [json.dumps(list(dict.fromkeys(element.symbols))) for element in kept],
+        "reasons": [element.dead for element in kept],
+        "not_after": [element.not_after for element in kept],
+        "once_s": ONCE_S,
+    }
+    return db.run(lambda conn: dict(conn.execute(sql("inbox", "receive"), parameters).fetchall()))
 
-    def work(conn: Connection) -> dict[str, int]:
-        new: dict[str, int] = {}
-        for element in sorted(elements, key=lambda e: e.element_id):
-            row = conn.execute(
-                sql("inbox", "receive"),
-                {
-                    "element_id": element.element_id,
-                    "list_key": element.list_key,
-                    "raw": element.raw,
-                    "payload": None if element.payload is None else Jsonb(dict(element.payload)),
-                    "kind": element.kind,
-                    "remaining": list(dict.fromkeys(element.symbols)),
-                    "not_after": element.not_after,
-                    "state": "new" if element.dead is None else "dead",
-                    "reason": element.dead,
-                    "once_s": ONCE_S,
-                },
-            ).fetchone()
-            if row is not None:
-                new[element.element_id] = row[0]
-        return new
 
-    return db.run(work)
+@contextmanager
+def turn(db: Database, list_key: str) -> Generator[bool]:
+    """Whether taking from a list is ours alone for as long as the block lasts.
+
+    The turn ends with our connection, so a death frees it at once.
+    """
+    parameters = {"list_key": list_key}
+    with db.session() as conn:
+        row = conn.execute(sql("inbox", "try_turn"), parameters).fetchone()
+        assert row is not None, "a function yields one row"
+        try:
+            yield row[0]
+        finally:
+            if row[0]:
+                # A connection that is lost has lost the turn as well.
+                with suppress(psycopg.Error):
+                    conn.execute(sql("inbox", "end_turn"), parameters)
 
 
 def dispatchable(db: Database, limit: int, lease_s: float) -> list[Dispatch]:

@@ -2,7 +2,8 @@
 
 Order: peek, keep (commit), remove. Whatever dies in between, the element is on its list or in the
 inbox or in both, and its id makes it one. What is kept is dispatched again until it is answered, so
-Redis may forget everything. Any number of intakes may run at once.
+Redis may forget everything. Any number of intakes may run at once; they take turns at a list, so that
+what has no id comes twice only where one of them dies or stands still in its turn.
 """
 
 import base64
@@ -48,6 +49,9 @@ FULL: Final = 500
 _SKEW = timedelta(minutes=1)
 """How far the coordinator's clock may be ahead of ours."""
 _WAIT_S = 0.25
+_TURN_S = 5.0
+"""Real seconds for which whoever has the turn at a list may stand still before others do without."""
+_OTHERS_TURN_S = 0.02
 _TIDY_S = 1.0
 _BACKOFF_MAX_S = 5.0
 
@@ -140,6 +144,8 @@ class Intake:
         self._tidied = float("-inf")
         self._trouble_since: float | None = None
         self._beat = self._clock.monotonic()
+        self._refused: dict[str, tuple[bytes, float]] = {}
+        """By list: its oldest element when somebody else had the turn, and since when it is that."""
 
     def retune(
         self, settings: Settings, providers: Mapping[str, Mapping[Capability, timedelta | None]]
@@ -179,7 +185,28 @@ class Intake:
         return now - self._beat < 60.0, {"intake": state}
 
     def move(self, source: Source) -> int:
-        """Peek at up to ``PEEK`` of the oldest elements, keep them, then remove them."""
+        """Take up to ``PEEK`` of the oldest elements, unless it is another's turn; returns how many."""
+        oldest: bytes | None = self._coordinator.lindex(source.key, -1)
+        if oldest is None:
+            self._refused.pop(source.key, None)
+            return 0
+        with inbox.turn(self._db, source.key) as ours:
+            if ours or self._stands_still(source, oldest):
+                self._refused.pop(source.key, None)
+                return self._take(source)
+        return 0
+
+    def _stands_still(self, source: Source, oldest: bytes) -> bool:
+        """Whether whoever has the turn has done nothing with it for a while."""
+        now = self._clock.monotonic()
+        before = self._refused.get(source.key)
+        if before is None or before[0] != oldest:
+            self._refused[source.key] = (oldest, now)
+            return False
+        return now - before[1] >= _TURN_S
+
+    def _take(self, source: Source) -> int:
+        """Peek, keep, then remove."""
         raws: list[bytes] = self._coordinator.lrange(source.key, -PEEK, -1)[::-1]
         if not raws:
             return 0
@@ -193,10 +220,14 @@ class Intake:
             if reading.element is not None:
                 problem = self._problem(source, raw, reading.element, known)
             kept.append(_element(source, raw, reading, problem))
-        for element in self._keep(kept):
-            if element.dead is None:
-                self._coordinator.lrem(source.key, -1, element.raw)
-            else:
+        kept = list(self._keep(kept))
+        with self._coordinator.pipeline(transaction=False) as pipe:
+            for element in kept:
+                if element.dead is None:
+                    pipe.lrem(source.key, -1, element.raw)
+            pipe.execute()
+        for element in kept:
+            if element.dead is not None:
                 self._to_dead_list(source, element.raw, element.dead)
         return len(raws)
 
@@ -374,6 +405,9 @@ class Intake:
 
     def _wait(self) -> None:
         """Sleep in Redis until the jobs list has an element; tail to tail leaves it as it is."""
+        if self._refused:
+            self._stop.wait(_OTHERS_TURN_S)
+            return
         key = self._sources[0].key
         self._coordinator.blmove(key, key, _WAIT_S, "RIGHT", "RIGHT")
 

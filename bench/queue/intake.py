@@ -2,7 +2,7 @@
 
 A producer LPUSHes elements in bursts on the live list and the backfill lists: with an id, some of them
 twice; without one; and bad ones. After each burst one of two ``workers intake`` is killed with SIGKILL
-at a random instant of the time in which a burst is moved, and started again. In the middle the queues'
+at a random instant of the time that a burst takes to be moved, and started again. In the middle the queues'
 server is flushed while the jobs of a whole burst wait in it; the coordinator's lists stand on a server
 of their own, since what is still in a list is lost with it by nature.
 
@@ -39,8 +39,8 @@ from ops.embedded.home import Home
 from ops.embedded.valkey import ValkeyServer
 
 _MOVERS = 2
-_KILL_WITHIN_S = 0.4
-"""Real seconds after a burst's first push: about as long as its elements are on the move."""
+_QUIET_S = 0.3
+"""Real seconds in which no job came: what was marked as dispatched is in its queue."""
 _SETTLED_S = 180.0
 _LISTS = (JOBS, *BACKFILLS)
 SYMBOLS = tuple(f"S{n:03d}" for n in range(300))
@@ -144,19 +144,24 @@ def trial(
     """
     universe.load(ground.db, [(name, Tier.T1, "NYSE", "") for name in SYMBOLS], "bench")
     draws, outcome = random.Random(seed), Outcome()
-    fed: list[Fed] = []
-    for number in range(sizes.bursts):
+    ground.movers.wait_ready()
+    fed = mixture(draws, sizes.burst, SYMBOLS, ground.clock.now())
+    began = ground.clock.monotonic()
+    _push(ground, fed)
+    _wait(ground, lambda: not _on_the_move(ground), "the first burst is moved")
+    moving_s = ground.clock.monotonic() - began
+    for number in range(1, sizes.bursts + 1):
         ground.movers.wait_ready()
         ground.answering.check()
         burst = mixture(draws, sizes.burst, SYMBOLS, ground.clock.now(), first=len(fed))
         fed += burst
         if number == sizes.bursts // 2:
             outcome.flushed_jobs = _flush(ground, burst)
-            say(f"  {number + 1}: flushed with {outcome.flushed_jobs} jobs queued")
+            say(f"  {number}: flushed with {outcome.flushed_jobs} jobs queued")
         else:
             _push(ground, burst)
-        ground.clock.sleep(draws.uniform(0.0, _KILL_WITHIN_S))
-        outcome.struck += bool(_in_lists(ground) or _undispatched(ground))
+        ground.clock.sleep(draws.uniform(0.0, moving_s))
+        outcome.struck += bool(_on_the_move(ground))
         victim = draws.randrange(_MOVERS)
         ground.movers.kill(victim)
         ground.movers.start(victim)
@@ -180,10 +185,11 @@ def _flush(ground: Ground, burst: Sequence[Fed]) -> int:
     """Forget the queues while the jobs of a whole burst wait in them, all its elements being kept."""
     with ground.answering.rest():
         _push(ground, burst)
-        _wait(
-            ground, lambda: not _in_lists(ground) and not _undispatched(ground), "the burst is kept"
-        )
-        jobs = ground.answering.waiting()
+        _wait(ground, lambda: not _on_the_move(ground), "the burst is kept")
+        jobs, before = ground.answering.waiting(), -1
+        while jobs != before:
+            ground.clock.sleep(_QUIET_S)
+            jobs, before = ground.answering.waiting(), jobs
         ground.queues.flushall()
     return jobs
 
@@ -265,7 +271,7 @@ def _undisturbed(ground: Ground, elements: Sequence[Fed]) -> float:
     ground.movers.wait_ready()
     began = ground.clock.monotonic()
     _push(ground, elements)
-    _wait(ground, lambda: not _in_lists(ground) and not _undispatched(ground), "all are dispatched")
+    _wait(ground, lambda: not _on_the_move(ground), "all are dispatched")
     per_s = len(elements) / (ground.clock.monotonic() - began)
     _wait(ground, lambda: not _unsettled(ground), "every element is answered")
     return per_s
@@ -275,8 +281,10 @@ def _in_lists(ground: Ground) -> int:
     return sum(cast("Any", ground.lists).llen(key) for key in _LISTS)
 
 
-def _undispatched(ground: Ground) -> int:
-    return _ask(ground, "SELECT count(*) FROM rlc_inbox WHERE state = 'new'")[0][0]
+def _on_the_move(ground: Ground) -> int:
+    """Elements that are in a list or not dispatched yet."""
+    kept = _ask(ground, "SELECT count(*) FROM rlc_inbox WHERE state = 'new'")[0][0]
+    return _in_lists(ground) + kept
 
 
 def _unsettled(ground: Ground) -> int:

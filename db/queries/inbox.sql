@@ -1,16 +1,30 @@
+-- name: try_turn
+SELECT pg_try_advisory_lock(hashtextextended('gapless inbox ' || %(list_key)s, 0))
+
+-- name: end_turn
+SELECT pg_advisory_unlock(hashtextextended('gapless inbox ' || %(list_key)s, 0))
+
 -- name: receive
--- A new element, or one whose id was last used so long ago that it counts as new.
+-- New elements, and those whose id was last used so long ago that it counts as new.
 INSERT INTO rlc_inbox AS i (element_id, list_key, raw, payload, kind, remaining, state, reason, not_after, received_at,
                             done_at)
-VALUES (%(element_id)s, %(list_key)s, %(raw)s, %(payload)s, %(kind)s, %(remaining)s, %(state)s, %(reason)s,
-        %(not_after)s, gapless_now(), CASE WHEN %(state)s = 'dead' THEN gapless_now() END)
+SELECT u.element_id, u.list_key, u.raw, u.payload::jsonb, u.kind,
+       ARRAY(SELECT s.name FROM jsonb_array_elements_text(u.symbols::jsonb) WITH ORDINALITY AS s(name, place)
+             ORDER BY s.place),
+       CASE WHEN u.reason IS NULL THEN 'new' ELSE 'dead' END, u.reason, u.not_after, n.market_now,
+       CASE WHEN u.reason IS NOT NULL THEN n.market_now END
+FROM unnest(%(element_ids)s::text[], %(list_keys)s::text[], %(raws)s::bytea[], %(payloads)s::text[], %(kinds)s::text[],
+            %(symbols)s::text[], %(reasons)s::text[], %(not_after)s::timestamptz[])
+    AS u(element_id, list_key, raw, payload, kind, symbols, reason, not_after)
+CROSS JOIN (SELECT gapless_now() AS market_now) n
+ORDER BY u.element_id
 ON CONFLICT (element_id) DO UPDATE
 SET list_key = excluded.list_key, raw = excluded.raw, payload = excluded.payload, kind = excluded.kind,
     remaining = excluded.remaining, state = excluded.state, reason = excluded.reason, lease_expires = NULL,
     not_after = excluded.not_after, received_at = excluded.received_at, done_at = excluded.done_at
 WHERE i.state IN ('done', 'dead', 'expired')
   AND i.received_at < excluded.received_at - make_interval(secs => %(once_s)s)
-RETURNING i.inbox_id
+RETURNING i.element_id, i.inbox_id
 
 -- name: dispatchable
 -- Elements that wait, oldest first, marked and leased in the same statement. A lease that reaches further ahead than any

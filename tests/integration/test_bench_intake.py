@@ -45,7 +45,7 @@ def test_killed_intakes_and_a_flush_lose_nothing_and_double_nothing(ground: Grou
     outcome = trial(ground, Sizes(5, 80, 60, patient=False), seed=11)
 
     assert (outcome.lost, outcome.doubled) == ([], [])
-    assert outcome.elements == 460
+    assert outcome.elements == 540
     assert outcome.kills == 5
     assert outcome.flushed_jobs > 0
 

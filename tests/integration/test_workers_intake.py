@@ -20,7 +20,7 @@ from db import backfill, inbox, universe
 from tests.workers_world import Scripted, World, at
 from workers.backfill import backfill as run_backfill
 from workers.collect import collect
-from workers.intake import Intake
+from workers.intake import Intake, sources
 from workers.queues import BackfillJob, CollectJob, Kind, depths
 from workers.reference import Reference
 
@@ -150,6 +150,25 @@ def test_elements_without_an_id_are_each_done(world: World, intake: Intake) -> N
     intake.run(burst=True)
 
     assert world.rows("SELECT count(*) FROM rlc_inbox") == [(2,)]
+
+
+def test_intakes_take_turns_at_a_list_and_wait_for_nobody_who_stands_still(
+    world: World, intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = sources(world.settings())[0]
+    push(world, element(), element())
+    with inbox.turn(world.db, JOBS) as ours:
+        assert ours
+        assert intake.move(jobs) == 0, "another has the turn"
+        assert intake.move(jobs) == 0
+        assert world.redis.llen(JOBS) == 2
+        monkeypatch.setattr("workers.intake._TURN_S", 0.0)
+        assert intake.move(jobs) == 2, "whoever has it does nothing with it"
+
+    push(world, element())
+    monkeypatch.undo()
+    assert intake.move(jobs) == 1, "the turn was given back"
+    assert world.rows("SELECT count(*) FROM rlc_inbox") == [(3,)]
 
 
 BAD: list[tuple[Any, str]] = [
