@@ -39,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if options.minimise is not None:
         return _minimise(options)
+    if options.mutations:
+        return _mutations(options)
     if options.one is not None:
         return _one(options)
     return _campaign(options)
@@ -92,6 +94,32 @@ def _minimise(options: argparse.Namespace) -> int:
         if number in kept:
             print(f"{number:3} {fault}")
     return 1
+
+
+def _mutations(options: argparse.Namespace) -> int:
+    """Switch off each safety in turn; a run that does not fail within the seeds has missed it."""
+    caught: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="gapless-chaos-") as scratch:
+        for name in [options.mutation] if options.mutation else sorted(MUTATIONS):
+            options.mutation, caught[name] = name, None
+            for seed in range(options.first, options.first + options.seeds):
+                row = _apart(options, seed, "chaos-0", Path(scratch))
+                Path(scratch, f"{seed}.json").unlink(missing_ok=True)
+                print(
+                    f"{name}, seed {seed}: {', '.join(row['bad']) or row['trouble'] or 'ok'}",
+                    flush=True,
+                )
+                if row["bad"]:
+                    caught[name] = {"seed": seed, "by": row["bad"]}
+                    for line in row["examples"][:3]:
+                        print(f"    {line}", flush=True)
+                    break
+    missed = [name for name, by in caught.items() if by is None]
+    print(f"{len(caught) - len(missed)} of {len(caught)} mutations caught")
+    if options.json:
+        flat = {"mutations": len(caught), "missed": missed, **caught}
+        options.json.write_text(json.dumps(flat, indent=2) + "\n")
+    return 1 if missed else 0
 
 
 def _apart(options: argparse.Namespace, seed: int, lane: str, scratch: Path) -> dict[str, Any]:
@@ -153,7 +181,8 @@ def _say(row: dict[str, Any]) -> None:
         counts = row["counts"]
         print(
             f"seed {row['seed']}: ok, {hit} faults, {counts['expected']} bars expected, "
-            f"{counts['requests']} requests, drained in {row['drain_s']} s, {row['seconds']} s",
+            f"{counts['requests']} requests, drained in {row['drain_s']} s, {row['seconds']} s "
+            f"({', '.join(f'{name} {seconds}' for name, seconds in row['phases'].items())})",
             flush=True,
         )
         return
@@ -189,6 +218,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--faults", type=int, default=12, help="a seed")
     parser.add_argument(
         "--mutation", choices=sorted(MUTATIONS), help="switch one safety off: the run has to fail"
+    )
+    parser.add_argument(
+        "--mutations", action="store_true", help="switch each safety off in turn: each has to fail"
     )
     parser.add_argument("--results", type=Path, metavar="FILE", help="keep and resume a campaign")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write one flat JSON object")

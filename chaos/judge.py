@@ -12,6 +12,7 @@ from redis import Redis
 
 from chaos.schedule import Kind
 from chaos.strike import Struck
+from chaos.trace import trace_examples
 from chaos.traffic import Asked, Element, Traffic
 from chaos.world import World
 from core.windows import Window
@@ -112,6 +113,7 @@ def judge(world: World, struck: Sequence[Struck], traffic: Traffic, late: Sequen
         verdict.add("elements_doubled", _said(conn, _DOUBLED))
         inbox = {name: (state, reason) for name, state, reason in conn.execute(_INBOX)}
         verdict.add("elements_lost", _lost_elements(traffic.elements, inbox, struck, world))
+        verdict.examples += trace_examples(conn, verdict.examples)
         verdict.add("lost", _lost_bars(conn, traffic.asked, inbox, stored, truth))
     verdict.add("late", late)
     return verdict

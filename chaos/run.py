@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ _LATENESS_S = 4.0
 _READS = 600
 _DRAIN_S = 75.0
 _PROBER = "as-of-reader"
+_PHASES = ("start", "run", "stop", "judge")
 
 
 @dataclass(slots=True)
@@ -46,6 +48,8 @@ class Outcome:
     drain_s: float
     seconds: float
     """Real, all in all."""
+    phases: dict[str, float] = field(default_factory=dict[str, float])
+    """Real seconds of starting, running until drained, stopping and judging."""
     restarts: int = 0
     mutation: str | None = None
     trouble: str | None = None
@@ -65,14 +69,36 @@ def run(plan: Plan, faults: Sequence[Fault], home: Home, clock: Clock) -> Outcom
     began = clock.monotonic()
     world = World(plan, home, clock)
     try:
+        marks = [began]
+
+        def mark() -> None:
+            marks.append(clock.monotonic())
+
         world.open()
+        mark()
         course = Course(world, faults)
         course.take()
+        mark()
         world.stack.supervisor.stop_all_but({"sim"})
+        mark()
         verdict = judge(world, course.struck, course.traffic, course.lateness.late)
-        return _outcome(world, course, verdict, clock.monotonic() - began)
+        mark()
+        if verdict.bad:
+            _keep_logs(home, plan.seed)
+        phases = {
+            name: round(end - start, 1)
+            for name, start, end in zip(_PHASES, marks, marks[1:], strict=False)
+        }
+        return _outcome(world, course, verdict, phases)
     finally:
         world.close()
+
+
+def _keep_logs(home: Home, seed: int) -> None:
+    """What the processes of a failed seed said, before the next seed overwrites it."""
+    kept = home.path.parent / "chaos-failures" / str(seed)
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(home.path / "logs", kept)
 
 
 @dataclass(slots=True)
@@ -237,7 +263,7 @@ SELECT (SELECT count(*) FROM backfill_jobs WHERE state IN ('pending', 'running')
 """
 
 
-def _outcome(world: World, course: Course, verdict: Verdict, seconds: float) -> Outcome:
+def _outcome(world: World, course: Course, verdict: Verdict, phases: dict[str, float]) -> Outcome:
     hits: dict[str, int] = {}
     for struck in course.struck:
         if struck.hit:
@@ -254,7 +280,8 @@ def _outcome(world: World, course: Course, verdict: Verdict, seconds: float) -> 
         hits=hits,
         recoveries=[asdict(one) for one in recoveries(course.struck, course.freshness.looks)],
         drain_s=course.drain_s,
-        seconds=round(seconds, 1),
+        seconds=round(sum(phases.values()), 1),
+        phases=phases,
         restarts=restarts,
         mutation=world.plan.mutation,
     )

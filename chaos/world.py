@@ -3,7 +3,7 @@
 import os
 import shutil
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -33,9 +33,9 @@ from ops.supervise.identity import wait_gone
 SESSION: Final = date(2026, 3, 3)
 _BEFORE: Final = timedelta(seconds=15)
 """Market time that passes while the processes come up."""
-TAIL: Final = timedelta(minutes=8)
+TAIL: Final = timedelta(minutes=6)
 """Market time after the judged window in which its last gaps are found and filled."""
-_NOTICE_S = 1.0
+_NOTICE_S = 2.0
 _SPARE_NAMES: Mapping[str, str] = {"scheduler-2": "scheduler", "intake-2": "intake"}
 _WORDS = {kind.name: kind for kind in (SCHEDULER, INTAKE, EXPORTER, *WORKERS)}
 
@@ -74,7 +74,7 @@ class World:
     redis: Redis = field(init=False)
     """Past the proxy."""
     proxies: dict[str, Proxy] = field(default_factory=dict[str, Proxy])
-    processes: tuple[str, ...] = PROCESSES
+    processes: Sequence[str] = PROCESSES
     segments: list[Segment] = field(default_factory=list[Segment])
     tiers: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     """Symbols by tier."""
@@ -88,6 +88,7 @@ class World:
         """Start everything; the market stands almost still until ``go``."""
         self.stack = Stack("demo", self.home, self.clock, lambda _: None)
         self._closing.callback(self.stack.close)
+        shutil.rmtree(self.home.path / "logs", ignore_errors=True)
         self.stack.open()
         self._open_market()
         self._open_servers()
@@ -203,6 +204,8 @@ class World:
             "USE_RLC": "true",
             "LOCAL_SWEEP_ENABLED": "true",
             "LOG_LEVEL": "INFO",
+            # A slower tier would be judged long after the faults are over.
+            "CADENCE_T1__bars_1m": "120",
             # The file of whoever starts this is none of ours.
             "ALLOW_SOURCE_OVERRIDE": "false",
         }
