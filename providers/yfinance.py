@@ -41,8 +41,6 @@ _BATCH = 100
 _SPAN_1M, _LOOKBACK_1M = timedelta(days=7), timedelta(days=29)
 _SPAN_1D = timedelta(days=3650)
 _QUOTE_TIMEOUT_S, _CHART_TIMEOUT_S = 3.0, 10.0
-_REPLY_S = 1.0
-"""Real seconds of a quote call that waiting for the session leaves for the reply."""
 
 
 def build(settings: Settings, clock: Clock) -> "Yahoo":
@@ -116,17 +114,18 @@ class Yahoo:
         ]
 
     def send(self, call: Call, timeout_s: float) -> Raw:
-        """See ``Provider.send``; a quote call may spend a part of its time waiting for the session."""
+        """See ``Provider.send``; a quote call without a session fails at once, to be asked again.
+
+        Waiting for the session would hold the budget's token beyond its time.
+        """
         if call.capability is not Capability.QUOTES_L1:
             path = f"/v8/finance/chart/{quote(call.symbols[0], safe='')}"
             raw = self._wire.get(self._url(_CHART_HOST, path, call.params), timeout_s)
             return self._checked(call, raw)
-        begun = self._clock.monotonic()
-        session = self._sessions.session(wait_s=timeout_s - _REPLY_S)
-        left_s = timeout_s - (self._clock.monotonic() - begun)
+        session = self._sessions.session()
         params = {**call.params, "crumb": session.crumb}
         url = self._url(_QUOTE_HOST, "/v7/finance/quote", params)
-        raw = self._wire.get(url, left_s, cookie=session.cookie)
+        raw = self._wire.get(url, timeout_s, cookie=session.cookie)
         try:
             self._checked(call, raw)
         except AuthRejectedError as error:

@@ -105,6 +105,8 @@ class Budget:
         self._slowest: tuple[float, float] = (0.0, clock.monotonic())
         self.spent = False
         """Whether this process ever got a token: if nobody remembers that, keys were lost."""
+        self.sequence = 0
+        """The newest lease of the fleet that this process knows of."""
         self._said: dict[str, float] = {}
         self.unknown: frozenset[str] = frozenset()
         """Scopes whose windows hold calls that were counted by other windows, before a reload."""
@@ -121,6 +123,7 @@ class Budget:
         if former is not None and former.scopes:
             self.unknown = frozenset(self.scopes) - (frozenset(former.scopes) - former.unknown)
             self.spent, self._slowest = former.spent, former._slowest  # noqa: SLF001 - of one class
+            self.sequence = former.sequence
 
     def is_long(self, limit: Limit) -> bool:
         """Whether PostgreSQL counts it."""

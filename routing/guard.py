@@ -8,7 +8,7 @@ that were on their way and a handful after it.
 import math
 from itertools import count
 
-_LEAST_RUN, _LONGEST_RUN = 5, 20
+_LEAST_RUN, _LONGEST_RUN = 4, 20
 _CHANCE = 1e-6
 _PRIOR = 0.02
 _WEIGHT = 0.02
@@ -19,7 +19,7 @@ _OVERDUE_UNKNOWN = 1 / 3
 
 
 def run_allowed(error_rate: float) -> int:
-    """Failures in a row that chance still explains at this error rate: 5 at 2 %, 12 at 30 %."""
+    """Failures in a row that chance still explains at this error rate: 4 at 2 %, 12 at 30 %."""
     rate = min(max(error_rate, 1e-9), 0.99)
     return min(_LONGEST_RUN, max(_LEAST_RUN, math.ceil(math.log(_CHANCE) / math.log(rate))))
 

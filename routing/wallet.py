@@ -76,6 +76,7 @@ class Account(Protocol):
     long_windows: LongWindows | None
     use_by_s: float
     spent: bool
+    sequence: int
     unknown: frozenset[str]
 
     @property
@@ -284,11 +285,12 @@ class Wallet:
             # Corrections are sent once: if the reply is lost, they may have been made.
             corrections, self._corrections = self._corrections, []
             try:
-                calls, ahead, wait, code, index, blocks = self._ask(
+                calls, ahead, wait, code, index, blocks, sequence = self._ask(
                     wanted, letters, corrections, hold_s
                 )
             except QueueError:
                 return Refused("Redis does not answer, no tokens in hand", clock.speed * 0.25)
+            self._budget.sequence = max(self._budget.sequence, int(sequence))
             if code == "ok":
                 self._lost_since = None
                 self._budget.spent = True
@@ -324,7 +326,8 @@ class Wallet:
             letters,
             round(hold_s * 1e6),
             orjson.dumps(corrections) if corrections else b"[]",
-            *((orjson.dumps(said),) if said else ()),
+            # A look says what the provider says; a lease says what was the last that we know of.
+            orjson.dumps(said) if not calls else self._budget.sequence,
         ]
         return state.run("lease", self._keys, args)
 

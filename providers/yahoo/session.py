@@ -45,7 +45,7 @@ class SessionKeeper:
         self._base_url = base_url
         self._clock = clock
         self._file = SessionFile(state_dir, base_url)
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._known: YahooSession | None = None
         self._accepted = False
         self._refused_at = 0.0
@@ -53,30 +53,25 @@ class SessionKeeper:
         self._closed = False
         self._process: subprocess.Popen[str] | None = None
 
-    def session(self, wait_s: float) -> YahooSession:
-        """The session to use now.
-
-        Args:
-            wait_s: Real seconds to wait for one that is being made.
+    def session(self) -> YahooSession:
+        """The session to use now; when there is none, one is made beside.
 
         Raises:
             SessionNotReadyError: it is still being made.
             ProviderError: Yahoo gave none lately; says when it is tried again.
         """
-        deadline = self._clock.monotonic() + wait_s
-        with self._changed:
-            while (known := self._known) is None:
+        with self._lock:
+            known = self._known
+            if known is None:
                 state = self._file.read()
-                if state.usable_after(self._refused_at):
-                    self._known, self._accepted = state.session, False
-                    continue
-                if not self._making:
-                    self._start(state)
-                left_s = deadline - self._clock.monotonic()
-                if left_s <= 0 or not self._changed.wait(left_s):
+                known = state.session
+                if known is None or not state.usable_after(self._refused_at):
+                    if not self._making:
+                        self._start(state)
                     raise SessionNotReadyError(
                         "Yahoo's session for quotes is being made; ask again in a few seconds"
                     )
+                self._known, self._accepted = known, False
             return known
 
     def accepted(self, session: YahooSession) -> None:
@@ -89,7 +84,7 @@ class SessionKeeper:
 
         Sessions expire: that is an errand, not a failure. A new one that is refused at once is one.
         """
-        with self._changed:
+        with self._lock:
             expired = self._accepted or real_timestamp() - session.made_at > _FRESH_S
             self._refused_at = max(self._refused_at, session.made_at)
             if self._known is session:
@@ -100,7 +95,7 @@ class SessionKeeper:
 
     def close(self) -> None:
         """End the helper, if it runs."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             if self._process is not None:
                 self._process.kill()
@@ -133,15 +128,14 @@ class SessionKeeper:
                 if not state.usable_after(self._refused_at) and state.rest_s(now) <= 0:
                     self._file.write(state.after(self._ask_helper(), now, real_timestamp()))
         finally:
-            with self._changed:
+            with self._lock:
                 self._making = False
-                self._changed.notify_all()
 
     def _ask_helper(self) -> dict[str, str]:
         """What the helper printed: cookie and crumb, or error and detail."""
         root = Path(__file__).resolve().parents[2]
         inherited = {k: v for k, v in environment().items() if _ENVIRONMENT.fullmatch(k)}
-        with self._changed:
+        with self._lock:
             if self._closed:
                 return {"error": "unavailable", "detail": "we were closing"}
             self._process = subprocess.Popen(

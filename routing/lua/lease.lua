@@ -12,6 +12,8 @@
 --     paused    market time until which the provider asked us to wait
 --     factor, shrunk  share of the limits in use after a 429, and the market time it was set at
 --     wanted    real time until which backfill stands back, because live work was refused and will be back
+--     seq       number of the newest lease; a process that knows of a later one proves that Redis came back without its
+--               last writes: then the windows count as full once, for nobody knows what else was booked
 --   KEYS[1+i] budget:<scope>:<window>           hash, one rolling window; absent: nobody knows what was spent
 --     head, tail, last  first bucket in the window, first bucket in the window + linger, last bucket written
 --     live, back        units in the window by share
@@ -26,13 +28,14 @@
 --   5 what to do with an absent window, a letter each: a say 'lost', e begin empty, f begin full,
 --   6 use-by + transit (real us), 7 corrections (JSON: {{calls, ahead, {block, ...}, late}, ...}): calls that were never
 --   made (late = 0) go back; calls that may have arrived after `ahead` (late = 1) count from now
---   8 when looking: units of each window that the provider says are used (JSON; -1: it does not say)
--- Returns {calls, ahead (0: not to be refunded), wait (market us), code, index of the window, {block of each window}},
---   or JSON when looking.
+--   8 when looking: units of each window that the provider says are used (JSON; -1: it does not say);
+--   when leasing: the newest lease that the process knows of
+-- Returns {calls, ahead (0: not to be refunded), wait (market us), code, index of the window, {block of each window},
+--   number of this lease}, or JSON when looking.
 local conf, segments = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
 local wanted, share, absent, hold = tonumber(ARGV[3]), ARGV[4], ARGV[5], tonumber(ARGV[6])
 local real = real_now()
-local th = redis.call('HMGET', KEYS[1], 'seen', 'paused', 'factor', 'shrunk', 'wanted')
+local th = redis.call('HMGET', KEYS[1], 'seen', 'paused', 'factor', 'shrunk', 'wanted', 'seq')
 local now = market(segments, real)
 local ahead = market(segments, real + hold) - now
 now = math.max(now, tonumber(th[1]) or 0)
@@ -158,11 +161,26 @@ for i, limit in ipairs(conf.limits) do
   blocks[i] = 0
   if not limit.long then
     state[i] = load(KEYS[i + 1], limit, string.sub(absent, i, i))
-    if not state[i] and wanted > 0 then return {0, 0, 0, 'lost', i - 1, blocks} end
+    if not state[i] and wanted > 0 then return {0, 0, 0, 'lost', i - 1, blocks, 0} end
   end
 end
 
-redis.call('HSET', KEYS[1], 'seen', whole(now))
+local seq = tonumber(th[6]) or 0
+if wanted > 0 then
+  local known = tonumber(ARGV[8]) or 0
+  if known > seq then
+    for i, limit in ipairs(conf.limits) do
+      local s = state[i]
+      if s and limit.units > s.live + s.back then
+        book(KEYS[i + 1], s, limit, limit.units - s.live - s.back, now)
+      end
+    end
+    seq = known
+  end
+  seq = seq + 1
+end
+
+redis.call('HSET', KEYS[1], 'seen', whole(now), 'seq', whole(seq))
 for _, r in ipairs(cjson.decode(ARGV[7])) do
   for i, limit in ipairs(conf.limits) do
     local units = r[1] * limit.cost
@@ -264,4 +282,4 @@ for i, limit in ipairs(conf.limits) do
     redis.call('HINCRBY', key, 'u:' .. share, -units)
   end
 end
-return {calls, ahead * refundable, math.ceil(wait), code, where, blocks}
+return {calls, ahead * refundable, math.ceil(wait), code, where, blocks, seq}

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import pytest
 
-from core.clock import ReplayClock, Segment, real_timestamp
+from core.clock import ReplayClock, Segment, SystemClock, real_timestamp
 from core.sessions import Calendar, Session
 from core.settings import Settings
 from core.windows import Window
@@ -232,12 +232,23 @@ class Case:
 
     def sent_when_ready(self, call: Call) -> Raw:
         """The reply to a call that may have to wait for a session of ours."""
-        for _ in range(20):
-            try:
-                return self.provider.send(call, 3.0)
-            except SessionNotReadyError:
-                continue
-        return self.provider.send(call, 3.0)
+        return _patiently(lambda: self.provider.send(call, 3.0))
+
+
+_Made = TypeVar("_Made")
+
+
+def _patiently(ask: Callable[[], _Made]) -> _Made:
+    """What is there once a session has been made."""
+    clock = SystemClock()
+    deadline = clock.monotonic() + 60
+    while True:
+        try:
+            return ask()
+        except SessionNotReadyError:
+            if clock.monotonic() > deadline:
+                raise
+        clock.sleep(0.05)
 
 
 MakeCase = Callable[..., Case]
@@ -248,7 +259,7 @@ def session_home(running_world: World, tmp_path_factory: pytest.TempPathFactory)
     """A folder with a session that works at the simulator: making one takes a process and seconds."""
     home = tmp_path_factory.mktemp("yahoo")
     keeper = SessionKeeper(running_world.base_url("yahoo"), home, running_world.clock)
-    keeper.session(60.0)
+    _patiently(keeper.session)
     keeper.close()
     return home
 

@@ -103,7 +103,7 @@ def new_session(folder: Path) -> tuple[SessionKeeper, YahooSession]:
     file, now = SessionFile(folder, ""), clock.timestamp()
     file.write(SessionState().after({"cookie": "A3=x", "crumb": "fresh"}, now, now))
     keeper = SessionKeeper("", folder, clock)
-    return keeper, keeper.session(0.0)
+    return keeper, keeper.session()
 
 
 def test_a_new_session_that_is_refused_at_once_is_a_failure(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_new_session_that_is_refused_at_once_is_a_failure(tmp_path: Path) -> N
 
     assert isinstance(keeper.refused(session, "yfinance quote BUSY"), AuthRejectedError)
     with pytest.raises(SessionNotReadyError, match="was just made anew; next in 1"):
-        keeper.session(0.0)
+        keeper.session()
 
 
 def test_a_session_that_worked_and_is_refused_has_expired(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_after_a_failed_try_every_process_of_the_host_rests(
     SessionFile(tmp_path, "").write(SessionState().after(answer, clock.timestamp(), 0.0))
 
     with pytest.raises(error, match=r"\(answers: fc.yahoo.com/ 500\); tried again in \d+ s"):
-        SessionKeeper("", tmp_path, clock).session(0.0)
+        SessionKeeper("", tmp_path, clock).session()
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_arrivals_never_pass_a_window_at_any_speed_refunded_late_or_in_time(
                 refunds = [[1, ahead, [0, 0], 1]]
                 entry[2] -= cost
                 booked.append([entry[0], at, cost])
-        calls, ahead, wait, code, _, _ = lease.at(
+        calls, ahead, wait, code, _, _, _ = lease.at(
             now,
             keys,
             [
@@ -151,7 +151,7 @@ def test_a_full_window_is_free_again_when_it_has_passed_and_not_before(redis_url
 
     def ask(now: int, wanted: int, letters: str = "aa", share: str = "live") -> tuple[int, str]:
         keys = ["throttle", "one", "ten"]
-        calls, _, _, code, _, _ = lease.at(
+        calls, _, _, code, _, _, _ = lease.at(
             now, keys, [facts(1), "[]", wanted, share, letters, 50_000, "[]"]
         )
         return calls, code
@@ -215,7 +215,7 @@ def test_a_429_pauses_for_as_long_as_asked_and_shrinks_once_a_burst(redis_url: s
     keys = ["throttle", "one", "ten"]
 
     def ask(now: int, wanted: int = 9) -> tuple[int, str]:
-        calls, _, _, code, _, _ = lease.at(
+        calls, _, _, code, _, _, _ = lease.at(
             now, keys, [facts(1), "[]", wanted, "live", "ee", 50_000, "[]"]
         )
         return calls, code
@@ -238,7 +238,7 @@ def test_backfill_yields_until_refused_live_work_had_its_chance(redis_url: str) 
     words = json.dumps({"recover": 1, "hold": 50_000, "limits": [ONE_WINDOW]})
 
     def ask(now: int, share: str, wanted: int) -> tuple[int, str]:
-        calls, _, _, code, _, _ = lease.at(
+        calls, _, _, code, _, _, _ = lease.at(
             now, ["throttle", "one"], [words, "[]", wanted, share, "e", 50_000, "[]"]
         )
         return calls, code
@@ -424,3 +424,24 @@ def test_retries_are_a_fifth_of_the_calls_beside_a_trickle(redis_url: str) -> No
     assert granted(now + 4000, 0, 100) == 4, "one more a second"
     granted(now + 4000, 500, 0)
     assert granted(now + 34_000, 0, 1000) == 50, "half of it fades in thirty seconds"
+
+
+def test_a_redis_that_came_back_without_its_last_leases_counts_as_spent_once(
+    redis_url: str,
+) -> None:
+    lease = Scripts(redis_url, "market", "lease")
+    lease.redis.flushall()
+    keys = ["throttle", "one", "ten"]
+
+    def ask(now: int, wanted: int, known: int) -> tuple[int, str, int]:
+        calls, _, _, code, _, _, number = lease.at(
+            now, keys, [facts(1), "[]", wanted, "live", "ee", 50_000, "[]", known]
+        )
+        return calls, code, number
+
+    assert ask(START_US, 1, 0) == (1, "ok", 1)
+    assert ask(START_US + 10, 1, 1) == (1, "ok", 2)
+    # Somebody knows of lease 5, which Redis no longer does: what else was leased is anybody's guess.
+    assert ask(START_US + 20, 1, 5)[:2] == (0, "full")
+    assert ask(START_US + 30, 1, 2)[:2] == (0, "full"), "whoever asks"
+    assert ask(START_US + 12_000_000, 1, 6)[:2] == (1, "ok"), "and only once"

@@ -9,8 +9,8 @@ def refusal(guard: Guard, now: float) -> str | None:
     return guard.refusal(now, USUAL_S, LIMIT_S)
 
 
-def test_a_run_is_five_for_a_good_source_and_longer_for_one_that_always_errs() -> None:
-    assert [run_allowed(rate) for rate in (0.0, 0.02, 0.3, 0.5, 1.0)] == [5, 5, 12, 20, 20]
+def test_a_run_is_four_for_a_good_source_and_longer_for_one_that_always_errs() -> None:
+    assert [run_allowed(rate) for rate in (0.0, 0.02, 0.3, 0.5, 1.0)] == [4, 4, 12, 20, 20]
 
 
 def test_after_a_failure_no_more_calls_go_than_make_the_run_full() -> None:
@@ -21,18 +21,18 @@ def test_after_a_failure_no_more_calls_go_than_make_the_run_full() -> None:
     while refusal(guard, 0.02) is None:
         guard.begin(0.02)
         later += 1
-    assert later == 4
+    assert later == 3
 
 
-def test_the_fifth_failure_in_a_row_trips() -> None:
+def test_the_fourth_failure_in_a_row_trips() -> None:
     guard = Guard()
-    trips = [guard.bad(guard.begin(t), t) for t in (0.0, 0.1, 0.2, 0.3, 0.4)]
-    assert trips == [False, False, False, False, True]
+    trips = [guard.bad(guard.begin(t), t) for t in (0.0, 0.1, 0.2, 0.3)]
+    assert trips == [False, False, False, True]
 
 
 def test_a_good_call_ends_all_doubt() -> None:
     guard = Guard()
-    for t in range(4):
+    for t in range(3):
         guard.bad(guard.begin(t), t)
     guard.good(guard.begin(5.0), 5.1)
     assert refusal(guard, 5.2) is None
@@ -55,7 +55,7 @@ def test_calls_that_are_out_when_answers_become_overdue_are_among_the_few_that_m
     while refusal(guard, 0.2) is None:
         guard.begin(0.2)
         later += 1
-    assert later == 3
+    assert later == 2
 
 
 def test_a_slow_call_among_quick_ones_raises_none() -> None:
