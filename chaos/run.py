@@ -13,7 +13,7 @@ from typing import Any
 from chaos.freshness import Freshness, recoveries
 from chaos.judge import Verdict, judge, probes, stranded
 from chaos.lateness import Lateness
-from chaos.schedule import Fault, Kind
+from chaos.schedule import BY_SIGNAL, Fault
 from chaos.strike import Struck, begin, end
 from chaos.traffic import Traffic
 from chaos.world import Plan, World
@@ -21,8 +21,6 @@ from core.clock import Clock
 from ops.embedded.home import Home
 from ops.supervise.process import Process
 
-_BY_SIGNAL = frozenset({Kind.KILL, Kind.TERM, Kind.PAUSE})
-"""Done by the thread that owns the processes; the others may take a second and have their own."""
 _LOOK_S = 0.2
 _LATENESS_S = 4.0
 _READS = 600
@@ -186,7 +184,8 @@ class Course:
         struck: Struck,
         what: Callable[[Struck], None],
     ) -> None:
-        if struck.fault.kind in _BY_SIGNAL:
+        # Signals are for the thread that owns the processes; the others may take a second.
+        if struck.fault.kind in BY_SIGNAL:
             what(struck)
         else:
             busy.append((pool.submit(what, struck), struck))

@@ -56,7 +56,7 @@ _WEIGHTS: Mapping[Kind, int] = {
     Kind.REDIS_TRUNCATED: 8,
     Kind.POSTGRES_STOP: 9,
     Kind.CUT: 8,
-    Kind.DELAY: 8,
+    Kind.DELAY: 4,
     Kind.PROVIDER: 9,
 }
 _PROVIDER_FAULTS = (
@@ -73,7 +73,12 @@ _PROVIDER_FAULTS = (
     "expired_key",
 )
 _SOURCES = ("finnhub", "yahoo")
-_SERVERS = ("postgres", "redis")
+_LINKS = ("postgres-link", "postgres-link", "redis-link")
+_WRITERS = ("collect-t0", "collect-t1", "collect-t0", "backfill-t0", "backfill-t2", "collect-t2")
+_DURING_DELAY = frozenset({Kind.KILL, Kind.TERM, Kind.POSTGRES_STOP, Kind.CUT})
+_DURING_SHARE = 0.6
+"""Of these, those that strike while PostgreSQL's connections are slow: transactions are open for long then,
+and what dies, dies in the middle of one."""
 _LEADING_SHARE = 0.35
 """Of the strikes against a process, those against the scheduler that leads or a writer of live bars."""
 
@@ -86,7 +91,7 @@ class Fault:
     """Real seconds after the replay began."""
     kind: Kind
     target: str
-    """Process, server or source."""
+    """Process, server, link to a server, or source."""
     lasts_s: float = 0.0
     """Real seconds from its begin to its end; 0 for what is over at once."""
     detail: Mapping[str, float | str] = field(default_factory=dict[str, "float | str"])
@@ -106,8 +111,8 @@ class Fault:
 def schedule(seed: int, count: int, first_s: float, last_s: float) -> tuple[Fault, ...]:
     """Faults of one run, by begin.
 
-    Strikes come in random order at random instants; two against the same server keep apart, so that
-    each finds its target alive, but they overlap with everything else.
+    Strikes come in random order at random instants, many while transactions are slow; two against the
+    same target keep apart, so that each finds it alive, but they overlap with everything else.
 
     Args:
         seed: Of every draw.
@@ -116,34 +121,56 @@ def schedule(seed: int, count: int, first_s: float, last_s: float) -> tuple[Faul
         last_s: Each has ended by then.
     """
     draws = random.Random(f"gapless chaos {seed}")
-    kinds = _kinds(draws, count)
+    drawn = [_fault(draws, kind) for kind in _kinds(draws, max(0, count - 1))]
+    drawn = sorted([_slow_database(draws), *drawn], key=_delays_first)[:count]
     found: list[Fault] = []
-    for kind in kinds:
-        fault = _fault(draws, kind)
-        # A few tries to find a free moment for this target; else it is struck while it is down.
+    for fault in drawn:
+        # A few tries to find a free moment for this target; else it is left out.
         for _ in range(40):
-            at_s = round(draws.uniform(first_s, last_s - fault.lasts_s), 2)
-            placed = Fault(at_s, fault.kind, fault.target, fault.lasts_s, fault.detail)
+            placed = _placed(draws, fault, found, first_s, last_s)
             if all(_apart(placed, other) for other in found):
                 found.append(placed)
                 break
     return tuple(sorted(found, key=lambda one: (one.at_s, one.kind, one.target)))
 
 
+def _delays_first(fault: Fault) -> bool:
+    return fault.kind is not Kind.DELAY
+
+
+def _placed(
+    draws: random.Random, fault: Fault, found: Sequence[Fault], first_s: float, last_s: float
+) -> Fault:
+    slow = [one for one in found if one.kind is Kind.DELAY and one.target == "postgres-link"]
+    if slow and fault.kind in _DURING_DELAY and draws.random() < _DURING_SHARE:
+        delay = draws.choice(slow)
+        at_s = min(draws.uniform(delay.at_s + 0.1, delay.ends_s), last_s - fault.lasts_s)
+        target = draws.choice(_WRITERS) if fault.kind in BY_SIGNAL else fault.target
+        return Fault(round(at_s, 2), fault.kind, target, fault.lasts_s, fault.detail)
+    at_s = draws.uniform(first_s, last_s - fault.lasts_s)
+    return Fault(round(at_s, 2), fault.kind, fault.target, fault.lasts_s, fault.detail)
+
+
 def _kinds(draws: random.Random, count: int) -> list[Kind]:
-    """By weight, and none twice before it is its turn: small runs are mixed as well."""
     names = list(_WEIGHTS)
     return draws.choices(names, weights=[_WEIGHTS[name] for name in names], k=count)
 
 
-_SETTLED_S: Mapping[str, float] = {"postgres": 1.2, "redis": 0.6}
+BY_SIGNAL = frozenset({Kind.KILL, Kind.TERM, Kind.PAUSE})
+"""Kinds that strike a process."""
+_SETTLED_S: Mapping[str, float] = {
+    "postgres": 1.2,
+    "redis": 0.6,
+    "postgres-link": 0.6,
+    "redis-link": 0.6,
+}
 """Real seconds that a server needs to be back before it is struck again."""
 _STARTED_S = 2.5
 """The same for a process."""
 
 
 def _apart(one: Fault, other: Fault) -> bool:
-    if one.target != other.target:
+    if one.target != other.target or {one.kind, other.kind} == {Kind.CUT, Kind.DELAY}:
         return True
     rest_s = _SETTLED_S.get(one.target, _STARTED_S)
     return one.at_s >= other.ends_s + rest_s or other.at_s >= one.ends_s + rest_s
@@ -167,15 +194,22 @@ def _fault(draws: random.Random, kind: Kind) -> Fault:
             return Fault(0.0, kind, "postgres", round(draws.uniform(0.2, 2.0), 2))
         case Kind.CUT:
             lasts_s = round(draws.choice((0.0, 0.5, 1.5)), 2)
-            return Fault(0.0, kind, draws.choice(_SERVERS), lasts_s)
+            return Fault(0.0, kind, draws.choice(_LINKS), lasts_s)
         case Kind.DELAY:
-            delay_s = draws.choice((0.02, 0.1, 0.4, 5.0))
-            lasts_s = round(draws.uniform(0.5, 3.0), 2)
-            return Fault(0.0, kind, draws.choice(_SERVERS), lasts_s, {"seconds": delay_s})
+            delay_s = draws.choice((0.02, 0.1, 0.3, 0.3, 5.0))
+            lasts_s = round(draws.uniform(1.0, 3.0), 2)
+            return Fault(0.0, kind, draws.choice(_LINKS), lasts_s, {"seconds": delay_s})
         case Kind.PROVIDER:
             detail = {"fault": draws.choice(_PROVIDER_FAULTS)}
             lasts_s = round(draws.uniform(1.0, 4.0), 2)
             return Fault(0.0, kind, draws.choice(_SOURCES), lasts_s, detail)
+
+
+def _slow_database(draws: random.Random) -> Fault:
+    """Each run has one: a transaction takes a second or two meanwhile."""
+    lasts_s = round(draws.uniform(2.0, 4.0), 2)
+    detail = {"seconds": draws.choice((0.05, 0.15, 0.3))}
+    return Fault(0.0, Kind.DELAY, "postgres-link", lasts_s, detail)
 
 
 def _process(draws: random.Random) -> str:

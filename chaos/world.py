@@ -74,6 +74,7 @@ class World:
     redis: Redis = field(init=False)
     """Past the proxy."""
     proxies: dict[str, Proxy] = field(default_factory=dict[str, Proxy])
+    """By the link that a schedule names."""
     processes: Sequence[str] = PROCESSES
     segments: list[Segment] = field(default_factory=list[Segment])
     tiers: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
@@ -226,8 +227,8 @@ class World:
         # The supervisor was registered before the servers, so it would stop after them: again, here.
         self._closing.callback(self.stack.supervisor.stop)
         for name, port in (("postgres", self._postgres.port), ("redis", self._valkey.port)):
-            self.proxies[name] = Proxy(port)
-            self._closing.callback(self.proxies[name].close)
+            self.proxies[f"{name}-link"] = proxy = Proxy(port)
+            self._closing.callback(proxy.close)
         self._closing.callback(self.stack.supervisor.stop)
         self.stack.start_servers(
             database_url=self._postgres.url, redis_url=self._valkey.url, durable=False
@@ -257,8 +258,8 @@ class World:
         self.symbol_ids = dict(rows)
         # The checker and the commands of a person go straight to the servers, the processes do not.
         self.stack.publish(self.sim_admin)
-        self.stack.env["DATABASE_URL"] = _through(self._postgres.url, self.proxies["postgres"])
-        self.stack.env["REDIS_URL"] = _through(self._valkey.url, self.proxies["redis"])
+        self.stack.env["DATABASE_URL"] = _through(self._postgres.url, self.proxies["postgres-link"])
+        self.stack.env["REDIS_URL"] = _through(self._valkey.url, self.proxies["redis-link"])
 
     @property
     def sim_admin(self) -> str:
