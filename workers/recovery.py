@@ -9,7 +9,7 @@ Keys, per queue Q: ``rq:queue:Q`` waiting ids, ``rq:queue:Q:intermediate`` ids t
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, cast
 
@@ -64,6 +64,17 @@ redis.call('RPUSH', KEYS[2], ARGV[2])
 return 2
 """
 
+_VOUCH = """
+-- KEYS: 1 = rq:wip:Q
+-- ARGV: 1 = seconds for which the jobs are believed to be alive, then job:execution ...
+-- By the server's clock: RQ writes the worker's own, and that of a machine may be wrong.
+local until_s = redis.call('TIME')[1] + ARGV[1]
+for i = 2, #ARGV do
+  redis.call('ZADD', KEYS[1], 'XX', until_s, ARGV[i])
+end
+return 0
+"""
+
 _TAKEN = """
 -- KEYS: 1 = rq:queue:Q, 2 = rq:queue:Q:intermediate, 3 = rq:job:<id>
 -- ARGV: 1 = job id
@@ -111,6 +122,7 @@ class Recovery:
         self._seen: dict[str, float] = {}
         self._trimmed = float("-inf")
         self._orphans = Orphans(queue.name, redis, fail)
+        self._vouch_script = redis.register_script(_VOUCH)
         self._lost_script = redis.register_script(_LOST)
         self._taken_script = redis.register_script(_TAKEN)
         self._hand_back_script = redis.register_script(_HAND_BACK)
@@ -126,6 +138,17 @@ class Recovery:
                 cast("Any", registry)(name, connection=self._redis).cleanup()
             clean_worker_registry(self._queue)
             self._orphans.run()
+
+    def vouch(self, executions: Sequence[str], client: Any = None) -> None:
+        """Say that jobs that we run are alive.
+
+        Args:
+            executions: RQ's composite keys ``job:execution``.
+            client: A pipeline to do it in.
+        """
+        if executions:
+            args = [int(LEASE_S), *executions]
+            self._vouch_script(keys=[self._wip], args=args, client=client)
 
     def hand_back(self, job_id: str, execution: str) -> bool:
         """Give a job that we run back to the queue, unharmed.

@@ -280,6 +280,7 @@ class BatchWorker(SimpleWorker):
             job = self._fetch(job_id)
             if job is not None:
                 execution = self.prepare_execution(job)
+                self._recovery.vouch([execution.composite_key])
                 with self._guard:
                     self._running[key] = _Held(job, execution, self._clock.monotonic())
                 self.perform_job(job, self._queue)
@@ -339,11 +340,12 @@ class BatchWorker(SimpleWorker):
             for one in hanging:
                 log.error("batch hangs, so the process ends", extra={"job": one.job.id})
             self._stop.request()
-        with cast("Any", self.connection).pipeline(transaction=False) as pipe:
-            for one in held:
-                if one not in hanging:
-                    registry = one.job.started_job_registry
-                    one.execution.heartbeat(registry, int(LEASE_S), pipeline=pipe)
+        alive = [one for one in held if one not in hanging]
+        with cast("Any", self.connection).pipeline() as pipe:
+            for one in alive:
+                registry = one.job.started_job_registry
+                one.execution.heartbeat(registry, int(LEASE_S), pipeline=pipe)
+            self._recovery.vouch([one.execution.composite_key for one in alive], pipe)
             # Written whole each time, so that a FLUSHALL costs the listing a few seconds.
             self.last_heartbeat = rq_now()
             pipe.hset(self.key, mapping={**cast("Any", self).serialize(), "state": self._word()})

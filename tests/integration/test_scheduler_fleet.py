@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from core.windows import Window
 from core.words import Interval, Tier
 from db import backfill
 from db.backfill import NewJob
+from db.pool import connect
+from ops.embedded.valkey import ValkeyServer
 from tests.integration.scheduler_market import ROOT, Market, at, drain, start_scheduler
 from workers.queues import CollectJob
 
@@ -61,8 +64,11 @@ class Fleet:
 
     def health(self, name: str) -> dict[str, object]:
         port = (self.folder / f"{name}.port").read_text().strip()
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz") as reply:
-            return json.load(reply)
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz") as reply:
+                return json.load(reply)
+        except urllib.error.HTTPError as unwell:
+            return json.load(unwell)
 
     def leader(self) -> tuple[str, int] | None:
         """Name and token of who leads by the database's word."""
@@ -83,7 +89,7 @@ class Fleet:
 def make_fleet(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Callable[..., Fleet]]:
     made: list[Fleet] = []
 
-    def make(start: str, speed: float) -> Fleet:
+    def make(start: str, speed: float, redis_url: str = redis_url) -> Fleet:
         market = Market(database_url, start, speed=speed)
         made.append(Fleet(market, Redis.from_url(redis_url), redis_url, tmp_path))
         return made[-1]
@@ -174,6 +180,29 @@ def test_sigterm_gives_the_lease_back_within_a_second(make_fleet, wait_until):
     assert CLOCK.monotonic() - asked < 1.5
     assert fleet.running[name].wait(timeout=5) == 0
     assert "Traceback" not in fleet.log(name)
+
+
+def test_a_leader_rides_out_the_loss_of_both_servers(make_fleet, make_home, wait_until):
+    home = make_home()
+    valkey = ValkeyServer.start(home, durable=False)
+    fleet = make_fleet("2024-12-02T15:00", speed=60, redis_url=valkey.url)
+    fleet.market.trade("NYSE")
+    fleet.market.enrol(T0=(30, "NYSE"))
+    fleet.start("one")
+    wait_until(lambda: fleet.redis.llen("rq:queue:collect:T0") > 0, seconds=20)
+
+    valkey.stop()
+    with connect(fleet.market.url) as owner:
+        owner.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'gapless-scheduler'"
+        )
+    wait_until(lambda: fleet.health("one").get("troubled"), seconds=20)
+    ValkeyServer.start(home, durable=False)
+
+    wait_until(lambda: fleet.redis.llen("rq:queue:collect:T0") > 0, seconds=20)
+    wait_until(lambda: fleet.health("one")["troubled"] == [], seconds=20)
+    assert fleet.running["one"].poll() is None
+    assert "Traceback" not in fleet.log("one")
 
 
 def test_the_end_of_a_half_day_replayed_at_160x_has_exactly_its_slots(make_fleet, wait_until):

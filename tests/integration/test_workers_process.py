@@ -388,6 +388,29 @@ def test_coordinator_elements_end_to_end(
     assert {s: set(m) for s, m in got.items()} == {s: set(m) for s, m in expected.items()}
 
 
+def test_a_collector_whose_database_drops_its_connections_in_mid_batch_stores_all(
+    world: World, market: Any, start: Start, wait_until, tmp_path: Path
+) -> None:
+    slow(market, 0.4)
+    start("collect", "--tier", "T0", WORKER_THREADS="4")
+    enqueue_collect(world.redis, [batch(market, 0), batch(market, 1)])
+    cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'gapless-collect%'"
+    with connect(world.database_url) as owner:
+        for stored_before in (0, 200, 500):
+            wait_until(
+                lambda least=stored_before: (
+                    world.rows("SELECT count(*) FROM candles_intraday")[0][0] > least
+                )
+            )
+            owner.execute(cut)
+
+    wait_until(lambda: done(world, 2), seconds=40)
+    expected = truth(market, "15:00:00", "15:25:00")
+    got = stored(world, "15:00:00", "15:25:00")
+    assert {s: set(m) for s, m in got.items()} == {s: set(m) for s, m in expected.items()}
+    assert "Traceback" not in (tmp_path / "workers.log").read_text()
+
+
 def test_an_intake_rides_out_the_loss_of_both_servers_and_stops_as_asked(
     world: World, market: Any, start: Start, make_home: MakeHome, wait_until, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from rq import Queue, Retry
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from core.clock import SystemClock
 from core.words import Tier
 from workers.orphans import Orphans
 from workers.queues import (
@@ -24,6 +25,7 @@ from workers.queues import (
     depths,
     enqueue_collect,
 )
+from workers.recovery import Recovery
 
 pytestmark = pytest.mark.integration
 
@@ -31,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SLOT = datetime(2024, 3, 5, 15, 0, tzinfo=UTC)
 QUEUE = "collect:T0"
 
-Start = Callable[[], subprocess.Popen[bytes]]
+Start = Callable[..., subprocess.Popen[bytes]]
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def start(redis_url: str, redis: Redis, wait_until, tmp_path: Path) -> Iterator[
     """Starts queue workers; all are gone after the test."""
     running: list[subprocess.Popen[bytes]] = []
 
-    def begin() -> subprocess.Popen[bytes]:
+    def begin(wrong_by_s: int = 0) -> subprocess.Popen[bytes]:
         redis.delete("ready")
         with (tmp_path / "worker.log").open("ab") as log:
             process = subprocess.Popen(
@@ -54,6 +56,7 @@ def start(redis_url: str, redis: Redis, wait_until, tmp_path: Path) -> Iterator[
                     str(Path(__file__).with_name("worker_process.py")),
                     redis_url,
                     QUEUE,
+                    str(wrong_by_s),
                 ],
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
                 stderr=log,
@@ -347,8 +350,8 @@ def test_jobs_that_stand_in_no_list_are_found(redis: Redis, start: Start, wait_u
     expected = sorted(job(part).id for part in (1, 2, 4))
     wait_until(lambda: sorted(ids(redis, "done")) == expected, seconds=15)
     wait_until(lambda: failed(redis) == [job(3).id])
-    assert 0 < redis.ttl(rest) <= 60, "nothing can be run of it"
-    assert redis.ttl("rq:worker:collect-T0-gone") > 0
+    wait_until(lambda: 0 < redis.ttl(rest) <= 60, what="nothing can be run of it")
+    wait_until(lambda: redis.ttl("rq:worker:collect-T0-gone") > 0)
     wait_until(lambda: lasting(redis) == [])
 
 
@@ -408,3 +411,45 @@ def test_a_stopped_worker_that_wakes_up_after_its_job_was_run_elsewhere_harms_no
     wait_until(lambda: lasting(redis) == [])
     first.terminate()
     assert first.wait(timeout=5) == 0
+
+
+def test_a_worker_whose_clock_is_behind_keeps_its_jobs(
+    redis: Redis, start: Start, wait_until
+) -> None:
+    start(wrong_by_s=-3600)
+    enqueue_collect(redis, [job(1, "UNTIL:go")])
+    wait_until(lambda: redis.llen("begun") == 1)
+    cleaner = Recovery(
+        Queue(QUEUE, connection=redis, serializer=JSONSerializer),
+        redis,
+        SystemClock(),
+        lambda *_: pytest.fail("no job died"),
+    )
+    # Its heart has beaten since, by RQ's bookkeeping as well as by ours.
+    heard = redis.hget(next(redis.scan_iter("rq:execution:*")), "last_heartbeat")
+    wait_until(
+        lambda: redis.hget(next(redis.scan_iter("rq:execution:*")), "last_heartbeat") != heard
+    )
+
+    wait_until(lambda: redis.zrange(f"rq:wip:{QUEUE}", f"({redis.time()[0]}", "+inf", byscore=True))
+    cleaner.run()
+
+    assert depths(redis)[QUEUE] == 0
+    redis.set("go", 1)
+    wait_until(lambda: redis.llen("done") == 1)
+    assert redis.llen("begun") == 1
+
+
+def test_a_dead_worker_whose_clock_was_ahead_keeps_no_job(
+    redis: Redis, start: Start, wait_until
+) -> None:
+    first = start(wrong_by_s=3600)
+    enqueue_collect(redis, [job(1, "UNTIL:go")])
+    wait_until(lambda: redis.llen("begun") == 1)
+    first.kill()
+    first.wait()
+    redis.set("go", 1)
+
+    start()
+
+    wait_until(lambda: redis.llen("done") == 1, seconds=20, what="found within the lease")

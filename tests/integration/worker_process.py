@@ -1,13 +1,15 @@
 """A queue worker in a process of its own whose batches do what their symbols say.
 
-``python worker_process.py REDIS_URL QUEUE``. Each batch first pushes its id on ``begun``; symbol
-``SLEEP:s`` then sleeps, ``UNTIL:key`` waits for a key, and at the end the id goes on ``done``.
+``python worker_process.py REDIS_URL QUEUE [WRONG]``: its clock is wrong by so many seconds. Each
+batch first pushes its id on ``begun``; symbol ``SLEEP:s`` then sleeps, ``UNTIL:key`` waits for a key,
+and at the end the id goes on ``done``.
 """
 
 import signal
 import sys
 from functools import partial
 
+import rq.registry
 from redis import Redis
 
 from core.clock import SystemClock
@@ -35,7 +37,10 @@ def batch(redis: Redis, clock: SystemClock, stop: Stop, payload: object) -> dict
 
 
 def main() -> int:
-    url, queue = sys.argv[1:3]
+    url, queue, *wrong_by = sys.argv[1:4]
+    if wrong_by:
+        right = rq.registry.current_timestamp
+        rq.registry.current_timestamp = lambda: right() + int(wrong_by[0])
     configure("INFO")
     clock = SystemClock()
     stop = Stop(clock, finish_s=0.3, grace_s=1.5)
