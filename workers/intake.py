@@ -44,7 +44,7 @@ LEASE_S: Final = 60.0
 """Real seconds after which an element that is not answered is dispatched again."""
 DEFAULT_LIFE: Final = timedelta(seconds=inbox.LIFE_S)
 """Market time for which an element without ``not_after`` is tried."""
-FULL: Final = 500
+FULL: Final = 10_000
 """Jobs waiting in a tier's queue from which on its elements wait in the database instead."""
 _SKEW = timedelta(minutes=1)
 """How far the coordinator's clock may be ahead of ours."""
