@@ -1,12 +1,14 @@
 """Puts questions to providers: route, fetch, parse, assess, as many at once as places and budget allow.
 
-The batch's own thread hands out the calls; the calls run in the process's pool. Whatever happens to
-a question comes back as one result: answered, or unanswered with the error.
+The calls run in the process's pool. The batch's own thread hands out the first ones, whatever has to
+wait, and what is asked again; a thread of the pool that has ended a call takes the next one itself.
+Whatever happens to a question comes back as one result: answered, or unanswered with the error.
 """
 
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -46,6 +48,11 @@ log = logging.getLogger(__name__)
 
 _TICK_S = 0.05
 """Real seconds after which the batch looks up from waiting for calls or budget."""
+_LOOKED_S = 0.5
+"""Real seconds after its last look in which calls of a batch are begun without its own thread.
+
+One that writes for longer, hangs or has failed is asked for nothing more.
+"""
 _AGAIN_AFTER_S = 0.5
 _AGAIN_MOST_S = 5.0
 """Real seconds before a question is put again to a source that was not ready for it; they double."""
@@ -93,24 +100,31 @@ class Asking:
     )
     """Questions by the sources that they are barred from, each in its order."""
     _flying: Flights[_Flight, _Landed] = field(init=False)
-    """Calls on the wire."""
+    """Calls on the wire; its lock guards every field here that changes."""
+    _unasked: list[Result] = field(default_factory=list[Result])
+    """Questions that ended without a call."""
+    _placeless: bool = False
+    """Whether the last look found no free place."""
     _moved: float = field(init=False)
     """When a call was last started or ended, monotonic."""
+    _looked: float = field(init=False)
+    """When the batch's thread last looked, monotonic."""
 
     def __post_init__(self) -> None:
-        self._flying = Flights(self.context.calls)
-        self._moved = self.context.clock.monotonic()
+        self._flying = Flights(self.context.calls, self._call, self._following, _urgent)
+        self._moved = self._looked = self.context.clock.monotonic()
 
     def add(self, questions: Iterable[Question]) -> None:
         """Put questions, asked in their order."""
-        for question in questions:
-            self._waiting.setdefault(question.barred, deque()).append(question)
+        with self._flying.lock:
+            for question in questions:
+                self._waiting.setdefault(question.barred, deque()).append(question)
 
     def results(self) -> Iterator[list[Result]]:
         """What has come in since the last look, perhaps nothing, until every question has ended."""
-        while self._waiting or self._flying:
+        while self._unfinished():
             results = self._hand_out()
-            if self._flying:
+            if self._flying or self._placeless:
                 for landing in self._flying.landed(_TICK_S):
                     results += self._land(landing)
             yield results
@@ -154,48 +168,79 @@ class Asking:
         """Whether the time for asking has passed."""
         return self.context.stop.finish_now or self.context.clock.monotonic() >= self.deadline
 
+    def _unfinished(self) -> bool:
+        with self._flying.lock:
+            return bool(self._waiting or self._flying or self._unasked)
+
     def _hand_out(self) -> list[Result]:
         """Start calls while there are questions, places and budget; returns what ended unasked."""
-        ended: list[Result] = []
-        for barred in list(self._waiting):
-            while barred in self._waiting:
-                if self.over:
-                    ended += self._give_up(barred)
-                    break
-                if not self._hand_out_one(barred, ended):
-                    break
+        with self._flying.lock:
+            self._looked = self.context.clock.monotonic()
+            self._placeless = False
+            for barred in list(self._waiting):
+                while barred in self._waiting:
+                    if self.over:
+                        self._give_up(barred)
+                        break
+                    if not self._hand_out_one(barred):
+                        break
+            ended, self._unasked = self._unasked, []
         return ended
 
-    def _hand_out_one(self, barred: frozenset[str], ended: list[Result]) -> bool:
+    def _hand_out_one(self, barred: frozenset[str]) -> bool:
         """Start one call; False when this group of questions has to wait."""
         clock, patience = self.context.clock, 0.0 if self._flying else _TICK_S
         if self._waiting[barred][0].not_before > clock.monotonic():
             clock.sleep(patience)
             return False
-        if not self.context.calls.reserve(patience):
+        if not self._flying.wish():
+            self._placeless = True
             return False
-        kept = False
+        begun = False
         try:
-            lease = self.context.router.acquire(
-                self.capability,
-                share=self.share,
-                hint=self.hint,
-                pinned=self.only,
-                exclude=barred,
-                deadline=min(self.deadline, clock.monotonic() + patience),
-            )
-            kept = self._send(lease, barred, ended)
+            flight = self._route(barred, patience)
+            if flight is not None:
+                self._flying.begin(flight)
+                begun = True
         except NoRouteError as error:
             if error.retry_at is None or clock.monotonic() - self._moved > self.patience_s:
-                ended += self._give_up(barred, error)
+                self._give_up(barred, error)
             return False
         finally:
-            if not kept:
+            if not begun:
                 self.context.calls.give_back()
         return True
 
-    def _send(self, lease: Lease, barred: frozenset[str], ended: list[Result]) -> bool:
-        """Plan and start one call under the lease; False when nothing was started."""
+    def _following(self) -> _Flight | None:
+        """The next call for a thread of the pool that has a place; what has to wait is left alone."""
+        now = self.context.clock.monotonic()
+        if now - self._looked > _LOOKED_S or self.over:
+            return None
+        for barred in list(self._waiting):
+            if self._waiting[barred][0].not_before > now:
+                continue
+            # Whether to wait or to give up is decided by the batch's own thread.
+            with suppress(NoRouteError):
+                flight = self._route(barred, 0.0)
+                if flight is not None:
+                    return flight
+        return None
+
+    def _route(self, barred: frozenset[str], patience: float) -> _Flight | None:
+        """Lease a source and plan a call of it; None when its plan was refused.
+
+        Raises:
+            NoRouteError: nobody can be asked within so many real seconds.
+        """
+        clock = self.context.clock
+        lease = self.context.router.acquire(
+            self.capability,
+            share=self.share,
+            hint=self.hint,
+            pinned=self.only,
+            exclude=barred,
+            deadline=min(self.deadline, clock.monotonic() + patience),
+        )
         questions = self._take(barred, lease.spec.batch)
         request = Request(
             self.capability, tuple(q.member.symbol for q in questions), questions[0].window
@@ -204,23 +249,21 @@ class Asking:
             first, *rest = lease.provider.plan(request)
         except ProviderError as error:
             lease.release()
-            asked_at = self.context.clock.now()
+            asked_at = clock.now()
             for question in questions:
                 refused = Unanswered(question, error, lease.source, asked_at)
                 if not self.again(refused):
-                    ended.append(refused)
-            return False
+                    self._unasked.append(refused)
+            return None
         by_symbol = {question.member.symbol: question for question in questions}
         for call in reversed(rest):
             # Longer or wider than one call: the rest is asked next, of whoever is free then.
             self._put_first(
                 replace(by_symbol[symbol], window=call.window) for symbol in call.symbols
             )
-        self._moved = self.context.clock.monotonic()
+        self._moved = clock.monotonic()
         sent = [replace(by_symbol[symbol], window=first.window) for symbol in first.symbols]
-        flight = _Flight(lease, first, sent)
-        self._flying.begin(self._call, flight)
-        return True
+        return _Flight(lease, first, sent)
 
     def _call(self, flight: _Flight) -> _Landed:
         """One call, in a thread of the pool: send, parse, assess, tell the router."""
@@ -385,15 +428,26 @@ class Asking:
         return taken
 
     def _put_first(self, questions: Iterable[Question]) -> None:
-        for question in reversed(list(questions)):
-            self._waiting.setdefault(question.barred, deque()).appendleft(question)
+        with self._flying.lock:
+            for question in reversed(list(questions)):
+                self._waiting.setdefault(question.barred, deque()).appendleft(question)
 
-    def _give_up(self, barred: frozenset[str], error: GaplessError | None = None) -> list[Result]:
+    def _give_up(self, barred: frozenset[str], error: GaplessError | None = None) -> None:
         reason = error or DeadlineExceededError(f"no time left to ask for {self.capability}")
-        return [Unanswered(question, reason) for question in self._waiting.pop(barred)]
+        self._unasked += [Unanswered(question, reason) for question in self._waiting.pop(barred)]
 
     def _others(self, barred: frozenset[str]) -> frozenset[str]:
         """Sources that may be asked instead; none where the questions are pinned to one."""
         if self.only is not None:
             return frozenset()
         return frozenset(self.context.router.eligible(self.capability)) - barred
+
+
+def _urgent(landing: Landing[_Flight, _Landed]) -> bool:
+    """What may be asked again is decided at once; answers can wait for the next look."""
+    landed = landing.returned
+    return (
+        landed is None
+        or bool(landed.rest)
+        or any(isinstance(result, Unanswered) for result in landed.results)
+    )

@@ -1,17 +1,23 @@
 """Provider calls in the process's threads: the pool that all batches share, and one batch's flights.
 
-A call costs two hand-overs between threads and nothing else: no future, no lock of Python's own. With
-hundreds of calls a second in one interpreter, those cost more than a call's own parsing.
+What waking a thread costs is what a call costs here, beside the call itself. So the thread in which a
+call has ended asks the batches that wait for a place for their next one, and goes on with it; a batch's
+own thread is woken only where it has to decide something, and looks up by itself now and then.
 """
 
 import threading
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
 _A = TypeVar("_A")
 _R = TypeVar("_R")
+
+_NEXT_S = 0.005
+"""Longest wait for a batch that is deciding something itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,28 +34,24 @@ class Landing(Generic[_A, _R]):
 class CallPool:
     """The threads in which a process talks to providers, shared by its batches.
 
-    A place is reserved before budget is asked for, so that no call waits here with budget in hand.
+    A place is taken before budget is asked for, so that no call waits here with budget in hand.
     """
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._started = 0
         self._closed = False
-        self._starting = threading.Lock()
+        self._guard = threading.Lock()
         self._places: SimpleQueue[None] = SimpleQueue()
-        self._calls: SimpleQueue[tuple[Callable[[Any], Any], Any, SimpleQueue[Any]] | None] = (
-            SimpleQueue()
-        )
+        self._begun: SimpleQueue[tuple[Flights[Any, Any], Any] | None] = SimpleQueue()
+        self._wishes: deque[Flights[Any, Any]] = deque()
         for _ in range(threads):
             self._places.put(None)
 
-    def reserve(self, timeout_s: float) -> bool:
-        """Take a place, waiting at most so many real seconds; give it back or begin with it."""
+    def reserve(self) -> bool:
+        """Take a free place, to give it back or to begin with it; False when there is none."""
         try:
-            if timeout_s <= 0:
-                self._places.get_nowait()
-            else:
-                self._places.get(timeout=timeout_s)
+            self._places.get_nowait()
         except Empty:
             return False
         return True
@@ -58,10 +60,8 @@ class CallPool:
         """Return a place that was not used."""
         self._places.put(None)
 
-    def begin(
-        self, call: Callable[[_A], _R], argument: _A, landed: "SimpleQueue[Landing[_A, _R]]"
-    ) -> None:
-        """Run a call in the place reserved before; how it ended is put into ``landed``.
+    def begin(self, flights: "Flights[_A, _R]", argument: _A) -> None:
+        """Run a call of a batch in the place reserved before.
 
         Raises:
             RuntimeError: the pool is closed.
@@ -70,16 +70,23 @@ class CallPool:
             raise RuntimeError("a call was begun after its pool was closed")
         if self._started < self._threads:
             self._start_one()
-        self._calls.put((call, argument, landed))
+        self._begun.put((flights, argument))
+
+    def wish(self, flights: "Flights[Any, Any]") -> None:
+        """Put a batch in line for places that become free, unless it stands there."""
+        with self._guard:
+            if flights not in self._wishes:
+                self._wishes.append(flights)
 
     def close(self) -> None:
         """Begin nothing more; calls on the wire end by their own time limit."""
         self._closed = True
+        self._wishes.clear()
         for _ in range(self._threads):
-            self._calls.put(None)
+            self._begun.put(None)
 
     def _start_one(self) -> None:
-        with self._starting:
+        with self._guard:
             # As many threads as places are taken: each call finds one that waits for it.
             if self._started < self._threads - self._places.qsize():
                 name = f"call-{self._started}"
@@ -87,43 +94,147 @@ class CallPool:
                 self._started += 1
 
     def _work(self) -> None:
-        while (task := self._calls.get()) is not None:
-            call, argument, landed = task
-            returned = error = None
-            try:
-                returned = call(argument)
-            except BaseException as raised:  # noqa: BLE001 - whoever waits for the call decides
-                error = raised
-            # Free before the batch hears of it: the batch looks for a place at once.
-            self._places.put(None)
-            landed.put(Landing(argument, returned, error))
-            # Nothing of a call is kept alive by a thread that waits for the next one.
-            del task, call, argument, landed, returned, error
+        while (begun := self._begun.get()) is not None:
+            following: tuple[Flights[Any, Any], Any] | None = begun
+            while following is not None:
+                flights, argument = following
+                landing = flights.fly(argument)
+                following = self._next()
+                if following is None:
+                    # Before the batch hears of it: it looks for a place at once.
+                    self._places.put(None)
+                flights.tell(landing)
+                # Nothing of a call is kept alive by a thread that waits for the next one.
+                del flights, argument, landing
+            del begun
+
+    def _next(self) -> "tuple[Flights[Any, Any], Any] | None":
+        """The next call of the batches that wait for a place, in turn."""
+        for _ in range(len(self._wishes)):
+            with self._guard:
+                if not self._wishes:
+                    return None
+                flights = self._wishes[0]
+                self._wishes.rotate(-1)
+            argument = flights.next()
+            if argument is not None:
+                return flights, argument
+            with self._guard, suppress(ValueError):
+                self._wishes.remove(flights)
+        return None
 
 
 class Flights(Generic[_A, _R]):
-    """The calls that one batch has on the wire; for the batch's own thread only."""
+    """The calls that one batch has on the wire.
 
-    def __init__(self, pool: CallPool) -> None:
+    The batch's thread begins calls while places are free and looks for those that have landed. In
+    between, the pool's threads ask for its next call as soon as one of them has nothing to do.
+    """
+
+    def __init__(
+        self,
+        pool: CallPool,
+        call: Callable[[_A], _R],
+        following: Callable[[], _A | None],
+        urgent: Callable[[Landing[_A, _R]], bool],
+    ) -> None:
+        """Describe the batch.
+
+        Args:
+            pool: Where calls run.
+            call: What a call does.
+            following: The batch's next call, None when it has none that could leave at once. Called
+                by any thread that has a place, with ``lock`` held.
+            urgent: Whether the batch's thread has to look at a landing now.
+        """
+        self.lock = threading.RLock()
+        """Held by whoever changes what ``following`` looks at."""
         self._pool = pool
-        self._count = 0
-        self._landed: SimpleQueue[Landing[_A, _R]] = SimpleQueue()
+        self._call = call
+        self._following = following
+        self._urgent = urgent
+        self._flying = 0
+        self._ended: list[Landing[_A, _R]] = []
+        self._broken: BaseException | None = None
+        self._news: SimpleQueue[None] = SimpleQueue()
 
     def __len__(self) -> int:
-        return self._count
+        """Calls begun and not looked at, on the wire or landed."""
+        with self.lock:
+            return self._flying + len(self._ended)
 
-    def begin(self, call: Callable[[_A], _R], argument: _A) -> None:
+    def begin(self, argument: _A) -> None:
         """Start a call in a place that was reserved."""
-        self._pool.begin(call, argument, self._landed)
-        self._count += 1
+        with self.lock:
+            self._pool.begin(self, argument)
+            self._flying += 1
+
+    def wish(self) -> bool:
+        """Take a place; when none is free, be asked by the pool's threads as soon as one is.
+
+        Returns:
+            Whether the caller holds a place now.
+        """
+        if self._pool.reserve():
+            return True
+        self._pool.wish(self)
+        # One that became free just before the wish was heard would stay empty.
+        return self._pool.reserve()
 
     def landed(self, timeout_s: float) -> list[Landing[_A, _R]]:
-        """Calls that have ended since the last look; waits for the first at most real ``timeout_s``."""
-        found: list[Landing[_A, _R]] = []
-        try:
-            found.append(self._landed.get(timeout=timeout_s))
+        """Calls that have ended since the last look.
+
+        Args:
+            timeout_s: Longest wait for news, real seconds. News are an urgent landing, or that
+                nothing is on the wire.
+
+        Raises:
+            BaseException: what ``following`` raised.
+        """
+        with suppress(Empty):
+            self._news.get(timeout=timeout_s)
             while True:
-                found.append(self._landed.get_nowait())
-        except Empty:
-            self._count -= len(found)
-        return found
+                self._news.get_nowait()
+        with self.lock:
+            if self._broken is not None:
+                raise self._broken
+            ended, self._ended = self._ended, []
+        return ended
+
+    # For the pool's threads.
+
+    def next(self) -> _A | None:
+        """Begin the next call in a place that is held; None when there is none."""
+        if not self.lock.acquire(timeout=_NEXT_S):
+            return None
+        try:
+            if self._broken is not None:
+                return None
+            argument = self._following()
+            if argument is not None:
+                self._flying += 1
+        except BaseException as raised:  # noqa: BLE001 - the batch's own thread meets it
+            self._broken = raised
+            self._news.put(None)
+            return None
+        finally:
+            self.lock.release()
+        return argument
+
+    def fly(self, argument: _A) -> Landing[_A, _R]:
+        """Make one call."""
+        returned = error = None
+        try:
+            returned = self._call(argument)
+        except BaseException as raised:  # noqa: BLE001 - the batch decides what it means
+            error = raised
+        landing = Landing(argument, returned, error)
+        with self.lock:
+            self._ended.append(landing)
+            self._flying -= 1
+        return landing
+
+    def tell(self, landing: Landing[_A, _R]) -> None:
+        """Wake the batch's thread where it has to look."""
+        if not self._flying or landing.error is not None or self._urgent(landing):
+            self._news.put(None)

@@ -15,12 +15,23 @@ def fetch_batch(calls: CallPool, payload: object) -> None:
         ProviderError: a symbol was not answered.
     """
     symbols = iter(CollectJob.from_wire(payload).symbols)
-    flights: Flights[str, None] = Flights(calls)
-    symbol = next(symbols, None)
-    while symbol is not None or flights:
-        while symbol is not None and calls.reserve(0.0 if flights else _TICK_S):
-            flights.begin(fetch, symbol)
-            symbol = next(symbols, None)
-        for landing in flights.landed(_TICK_S) if flights else ():
+    waiting = True
+
+    def following() -> str | None:
+        nonlocal waiting
+        symbol = next(symbols, None)
+        waiting = symbol is not None
+        return symbol
+
+    flights: Flights[str, None] = Flights(calls, fetch, following, lambda _: False)
+    while waiting or flights:
+        with flights.lock:
+            while waiting and flights.wish():
+                symbol = following()
+                if symbol is None:
+                    calls.give_back()
+                else:
+                    flights.begin(symbol)
+        for landing in flights.landed(_TICK_S):
             if landing.error is not None:
                 raise landing.error

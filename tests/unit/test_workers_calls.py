@@ -1,13 +1,47 @@
-"""The pool of provider calls and a batch's flights in it: places, landings, errors."""
+"""The pool of provider calls and a batch's flights in it: places, turns, landings, errors."""
 
 import gc
 import threading
 import weakref
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from workers.calls import CallPool, Flights, Landing
+
+
+class Batch:
+    """Asks for its words, one a call, as a batch's own thread does."""
+
+    def __init__(self, pool: CallPool, call: Callable[[Any], Any], words: list[Any]) -> None:
+        self.waiting = deque(words)
+        self.landed: list[Landing[Any, Any]] = []
+        self.urgent: set[Any] = set()
+        self.flights: Flights[Any, Any] = Flights(
+            pool, call, self.following, lambda landing: landing.argument in self.urgent
+        )
+        self.pool = pool
+
+    def following(self) -> Any:
+        return self.waiting.popleft() if self.waiting else None
+
+    def hand_out(self) -> None:
+        with self.flights.lock:
+            while self.waiting and self.flights.wish():
+                self.flights.begin(self.waiting.popleft())
+
+    def look(self, seconds: float = 10.0) -> list[Any]:
+        found = self.flights.landed(seconds)
+        self.landed += found
+        return [landing.argument for landing in found]
+
+    def run(self) -> list[Landing[Any, Any]]:
+        self.hand_out()
+        while self.flights or self.waiting:
+            assert self.look() or self.flights or self.waiting, "nothing landed in ten seconds"
+        return self.landed
 
 
 @pytest.fixture
@@ -17,112 +51,165 @@ def pool() -> Iterator[CallPool]:
     made.close()
 
 
-def land_all(flights: Flights) -> list[Landing]:
-    found: list[Landing] = []
-    while flights:
-        landed = flights.landed(10.0)
-        assert landed, "a call did not land within ten seconds"
-        found += landed
-    return found
-
-
 def test_there_are_as_many_places_as_threads(pool: CallPool) -> None:
-    assert pool.reserve(0)
-    assert pool.reserve(0)
-    assert not pool.reserve(0)
-    assert not pool.reserve(0.01)
+    assert pool.reserve()
+    assert pool.reserve()
+    assert not pool.reserve()
     pool.give_back()
-    assert pool.reserve(0)
+    assert pool.reserve()
 
 
-def test_calls_in_all_places_run_at_once(pool: CallPool) -> None:
+def test_calls_in_all_places_run_at_once_and_no_more(pool: CallPool) -> None:
     together = threading.Barrier(2, timeout=10)
-    flights: Flights[None, int] = Flights(pool)
-    for _ in range(2):
-        assert pool.reserve(0)
-        flights.begin(lambda _: together.wait(), None)
-    assert len(flights) == 2
-    assert [landing.error for landing in land_all(flights)] == [None, None]
-    assert len(flights) == 0
+    running: list[int] = []
+    most: list[int] = []
+
+    def call(number: int) -> None:
+        running.append(number)
+        most.append(len(running))
+        together.wait()
+        running.remove(number)
+
+    landed = Batch(pool, call, list(range(20))).run()
+    assert [landing.error for landing in landed] == [None] * 20
+    assert max(most) == 2
 
 
-def test_a_landing_says_what_was_asked_and_what_came_of_it(pool: CallPool) -> None:
-    flights: Flights[str, str] = Flights(pool)
+def test_every_call_lands_once_with_what_it_returned_or_raised(pool: CallPool) -> None:
+    def call(number: int) -> int:
+        if number % 7 == 0:
+            raise LookupError(number)
+        return -number
 
-    def call(word: str) -> str:
+    landed = Batch(pool, call, list(range(1, 400))).run()
+    assert sorted(landing.argument for landing in landed) == list(range(1, 400))
+    for landing in landed:
+        if landing.argument % 7 == 0:
+            assert isinstance(landing.error, LookupError)
+            assert landing.returned is None
+        else:
+            assert (landing.returned, landing.error) == (-landing.argument, None)
+    assert pool.reserve()
+    assert pool.reserve()
+
+
+def test_calls_go_on_without_the_batchs_own_thread(pool: CallPool, wait_until) -> None:
+    done: list[int] = []
+    batch = Batch(pool, done.append, list(range(50)))
+    batch.hand_out()
+    # Nobody looks, and all of them are asked.
+    wait_until(lambda: len(done) == 50)
+    assert len(batch.run()) == 50
+
+
+def test_batches_that_wait_for_places_take_turns() -> None:
+    pool = CallPool(1)
+    let_go = threading.Event()
+    order: list[str] = []
+
+    def call(word: str) -> None:
+        let_go.wait(timeout=10)
+        order.append(word)
+
+    batches = [Batch(pool, call, [f"{name}{n}" for n in range(3)]) for name in "abc"]
+    for batch in batches:
+        batch.hand_out()
+    let_go.set()
+    for batch in batches:
+        batch.run()
+    # The first one held the only place before the others came.
+    assert order == ["a0", "a1", "b0", "c0", "a2", "b1", "c1", "b2", "c2"]
+    pool.close()
+
+
+def test_an_urgent_landing_is_heard_while_others_fly(pool: CallPool) -> None:
+    slow = threading.Event()
+    batch = Batch(pool, lambda word: word == "slow" and slow.wait(timeout=10), ["slow", "urgent"])
+    batch.urgent = {"urgent"}
+    batch.hand_out()
+    assert batch.look() == ["urgent"]
+    assert not slow.is_set()
+    slow.set()
+    assert batch.look() == ["slow"]
+
+
+def test_a_failure_is_heard_while_others_fly(pool: CallPool) -> None:
+    slow = threading.Event()
+
+    def call(word: str) -> None:
         if word == "bad":
             raise LookupError(word)
-        return word.upper()
+        slow.wait(timeout=10)
 
-    for word in ("good", "bad"):
-        assert pool.reserve(0)
-        flights.begin(call, word)
-    landed = {landing.argument: landing for landing in land_all(flights)}
-    assert landed["good"] == Landing("good", "GOOD", None)
-    assert landed["bad"].returned is None
-    assert isinstance(landed["bad"].error, LookupError)
+    batch = Batch(pool, call, ["slow", "bad"])
+    batch.hand_out()
+    assert batch.look() == ["bad"]
+    slow.set()
+    assert batch.look() == ["slow"]
 
 
-def test_whoever_hears_of_a_landing_finds_its_place_free(pool: CallPool) -> None:
-    flights: Flights[int, int] = Flights(pool)
-    assert pool.reserve(0)
-    for number in range(500):
-        assert pool.reserve(0)
-        flights.begin(abs, number)
-        land_all(flights)
+def test_whoever_hears_of_the_last_landing_finds_its_place_free(pool: CallPool) -> None:
+    assert pool.reserve()
+    for number in range(300):
+        Batch(pool, abs, [number]).run()
+        assert pool.reserve()
+        pool.give_back()
 
 
 def test_even_what_ends_a_thread_elsewhere_gives_its_place_back(pool: CallPool) -> None:
-    flights: Flights[int, None] = Flights(pool)
-
     def leave(_: int) -> None:
         raise SystemExit
 
-    for number in range(6):
-        assert pool.reserve(10.0)
-        flights.begin(leave, number)
-    assert all(isinstance(landing.error, SystemExit) for landing in land_all(flights))
-    assert pool.reserve(0)
-    assert pool.reserve(0)
+    landed = Batch(pool, leave, list(range(6))).run()
+    assert all(isinstance(landing.error, SystemExit) for landing in landed)
+    assert pool.reserve()
+    assert pool.reserve()
 
 
-def test_batches_hear_of_their_own_calls_only(pool: CallPool) -> None:
-    ours: Flights[str, str] = Flights(pool)
-    theirs: Flights[str, str] = Flights(pool)
-    for flights, word in ((ours, "ours"), (theirs, "theirs")):
-        assert pool.reserve(0)
-        flights.begin(str, word)
-    assert [landing.returned for landing in land_all(ours)] == ["ours"]
-    assert [landing.returned for landing in land_all(theirs)] == ["theirs"]
+def test_what_fails_in_finding_the_next_call_is_raised_to_the_batch(pool: CallPool) -> None:
+    def fail() -> str:
+        raise ZeroDivisionError
+
+    flights: Flights[str, str] = Flights(pool, str, fail, lambda _: False)
+    assert flights.wish()
+    assert flights.wish()
+    assert not flights.wish()
+    flights.begin("first")
+    flights.begin("second")
+
+    def look_until_it_raises() -> None:
+        while True:
+            flights.landed(10.0)
+
+    with pytest.raises(ZeroDivisionError):
+        look_until_it_raises()
+    # The others are not harmed.
+    assert len(Batch(pool, str, ["a", "b", "c"]).run()) == 3
 
 
-def test_a_waiting_thread_keeps_no_reply_alive(pool: CallPool) -> None:
+def test_a_waiting_thread_keeps_no_reply_alive(pool: CallPool, wait_until) -> None:
     class Reply:
         pass
 
-    flights: Flights[None, Reply] = Flights(pool)
-    assert pool.reserve(0)
-    flights.begin(lambda _: Reply(), None)
-    (landing,) = land_all(flights)
+    batch = Batch(pool, lambda _: Reply(), [1])
+    (landing,) = batch.run()
     kept = weakref.ref(landing.returned)
-    del landing
-    # The other call shows that the thread has come round.
-    assert pool.reserve(0)
-    flights.begin(lambda _: Reply(), None)
-    land_all(flights)
-    gc.collect()
-    assert kept() is None
+    batch.landed.clear()
+    del landing, batch
+
+    def gone() -> bool:
+        gc.collect()
+        return kept() is None
+
+    wait_until(gone, what="the reply is let go")
 
 
 def test_a_closed_pool_begins_nothing_and_ends_its_threads() -> None:
     pool = CallPool(2)
-    flights: Flights[int, threading.Thread] = Flights(pool)
-    assert pool.reserve(0)
-    flights.begin(lambda _: threading.current_thread(), 1)
-    (landing,) = land_all(flights)
+    (landing,) = Batch(pool, lambda _: threading.current_thread(), [1]).run()
     pool.close()
     assert landing.returned is not None
     landing.returned.join(timeout=10)
     assert not landing.returned.is_alive()
     with pytest.raises(RuntimeError, match="closed"):
-        flights.begin(lambda _: threading.current_thread(), 2)
+        Batch(pool, str, [1]).hand_out()

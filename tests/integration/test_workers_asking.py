@@ -1,0 +1,79 @@
+"""A batch's questions in the shared pool: each asked once, and none for a batch that has ended badly."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+from core.words import Capability, Share
+from tests.workers_world import OPEN, Scripted, World, window
+from workers.asking import Asking
+from workers.context import Context
+from workers.questions import Answered, Question
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def world(database_url: str, redis_url: str) -> Iterator[World]:
+    with World(database_url, redis_url, OPEN + timedelta(minutes=40)) as made:
+        yield made
+
+
+def asking(context: Context, *symbols: str) -> Asking:
+    made = Asking(
+        context, Capability.BARS_1M, Share.LIVE, deadline=context.clock.monotonic() + 30.0
+    )
+    members = context.reference.resolve(symbols)
+    made.add(Question(members[name], window("14:30", "14:32")) for name in symbols)
+    return made
+
+
+def test_batches_that_share_few_places_ask_every_symbol_once(world: World) -> None:
+    source = Scripted("one", world.clock, latency_s=0.002)
+    context = world.context(source, worker_threads=3)
+    names = [f"S{number}" for number in range(120)]
+    world.load(*names)
+    batches = [asking(context, *names[part::4]) for part in range(4)]
+    answered: list[str] = []
+
+    def run(batch: Asking) -> None:
+        for results in batch.results():
+            answered.extend(r.question.member.symbol for r in results if isinstance(r, Answered))
+
+    threads = [threading.Thread(target=run, args=(batch,)) for batch in batches]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert Counter(answered) == Counter(names)
+    assert Counter(source.asked()) == Counter(names)
+    context.close()
+
+
+def test_nothing_more_is_asked_for_a_batch_whose_thread_looks_no_more(
+    world: World, wait_until
+) -> None:
+    source = Scripted("one", world.clock, latency_s=0.05)
+    context = world.context(source, worker_threads=2)
+    names = [f"S{number}" for number in range(200)]
+    world.load(*names)
+    abandoned = asking(context, *names).results()
+    next(abandoned)
+    ended = threading.Event()
+
+    def nothing_flies() -> bool:
+        places = [context.calls.reserve() for _ in range(2)]
+        for place in places:
+            if place:
+                context.calls.give_back()
+        if all(places):
+            ended.set()
+        return ended.is_set()
+
+    wait_until(nothing_flies, seconds=20, what="the pool is free again")
+    # 200 symbols take two places five seconds.
+    assert len(source.sent) < 150
+    context.close()
