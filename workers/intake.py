@@ -238,7 +238,13 @@ class Intake:
         rows: list[NewJob] = []
         for row in due:
             try:
-                self._sort(row, groups, rows)
+                element = parse(row.payload)
+            except BadJobError as error:
+                # Whoever kept it could read it, and is of a newer version: so is who will dispatch it.
+                log.warning("element left to others: %s", error, extra={"element": row.element_id})
+                continue
+            try:
+                self._sort(row, element, groups, rows)
             except BadJobError as error:
                 inbox.mark_dead(self._db, row.inbox_id, str(error))
                 log.warning("element given up: %s", error, extra={"element": row.element_id})
@@ -263,9 +269,8 @@ class Intake:
             log.warning("queue is full, elements wait", extra={"jobs": len(jobs) - len(room)})
         return room
 
-    def _sort(self, row: Dispatch, groups: _Groups, rows: list[NewJob]) -> None:
+    def _sort(self, row: Dispatch, element: Element, groups: _Groups, rows: list[NewJob]) -> None:
         """Put an element's symbols with others that are asked alike, or make backfill rows."""
-        element = parse(row.payload)
         members = self._reference.resolve(row.remaining)
         if not members:
             raise BadJobError(f"the universe knows none of {', '.join(row.remaining)} any more")

@@ -346,6 +346,19 @@ def test_an_element_waits_for_a_calendar_that_is_about_to_be_published(
     assert [job.kind for job in queued(world)] == [Kind.QUOTES_L1]
 
 
+def test_an_element_that_a_newer_version_kept_is_left_to_it(world: World, intake: Intake) -> None:
+    newer = {**element(id="n"), "v": 2}
+    kept = inbox.Element("n", JOBS, json.dumps(newer).encode(), newer, "jobs", ["A"])
+    inbox.receive(world.db, [kept])
+    push(world, element(id="x"))
+
+    intake.run(burst=True)
+
+    assert [job.symbols for job in queued(world)] == [("A",)]
+    assert inbox.counts(world.db) == {"dispatched": 2}, "its lease runs out, then another may try"
+    assert dead(world) == []
+
+
 def test_an_element_whose_time_is_over_expires(world: World, intake: Intake) -> None:
     push(world, element(id="x", not_after="2024-03-05T15:59:00Z"))
 
