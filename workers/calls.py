@@ -99,14 +99,21 @@ class CallPool:
             while following is not None:
                 flights, argument = following
                 landing = flights.fly(argument)
-                following = self._next()
-                if following is None:
-                    # Before the batch hears of it: it looks for a place at once.
-                    self._places.put(None)
+                # Left before the batch hears of it: it looks for a place at once.
+                following = self._next_or_leave()
                 flights.tell(landing)
                 # Nothing of a call is kept alive by a thread that waits for the next one.
                 del flights, argument, landing
             del begun
+
+    def _next_or_leave(self) -> "tuple[Flights[Any, Any], Any] | None":
+        """The next call for the place that is held; without one, the place is free again."""
+        while (following := self._next()) is None:
+            self._places.put(None)
+            # A wish that came just before was heard by nobody.
+            if not self._wishes or not self.reserve():
+                return None
+        return following
 
     def _next(self) -> "tuple[Flights[Any, Any], Any] | None":
         """The next call of the batches that wait for a place, in turn."""

@@ -75,7 +75,7 @@ def test_calls_in_all_places_run_at_once_and_no_more(pool: CallPool) -> None:
     assert max(most) == 2
 
 
-def test_every_call_lands_once_with_what_it_returned_or_raised(pool: CallPool) -> None:
+def test_every_call_lands_once_with_what_it_returned_or_raised(pool: CallPool, wait_until) -> None:
     def call(number: int) -> int:
         if number % 7 == 0:
             raise LookupError(number)
@@ -89,8 +89,8 @@ def test_every_call_lands_once_with_what_it_returned_or_raised(pool: CallPool) -
             assert landing.returned is None
         else:
             assert (landing.returned, landing.error) == (-landing.argument, None)
-    assert pool.reserve()
-    assert pool.reserve()
+    for _ in range(2):
+        wait_until(pool.reserve, what="both places are free")
 
 
 def test_calls_go_on_without_the_batchs_own_thread(pool: CallPool, wait_until) -> None:
@@ -156,14 +156,14 @@ def test_whoever_hears_of_the_last_landing_finds_its_place_free(pool: CallPool) 
         pool.give_back()
 
 
-def test_even_what_ends_a_thread_elsewhere_gives_its_place_back(pool: CallPool) -> None:
+def test_even_what_ends_a_thread_elsewhere_gives_its_place_back(pool: CallPool, wait_until) -> None:
     def leave(_: int) -> None:
         raise SystemExit
 
     landed = Batch(pool, leave, list(range(6))).run()
     assert all(isinstance(landing.error, SystemExit) for landing in landed)
-    assert pool.reserve()
-    assert pool.reserve()
+    for _ in range(2):
+        wait_until(pool.reserve, what="both places are free")
 
 
 def test_what_fails_in_finding_the_next_call_is_raised_to_the_batch(pool: CallPool) -> None:
