@@ -1,6 +1,7 @@
 """The queue worker under real deaths: nothing lost, nothing stuck, nothing that stops the line."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -453,3 +454,30 @@ def test_a_dead_worker_whose_clock_was_ahead_keeps_no_job(
     start()
 
     wait_until(lambda: redis.llen("done") == 1, seconds=20, what="found within the lease")
+
+
+def test_workers_killed_at_random_instants_leave_no_job_behind(
+    redis: Redis, start: Start, wait_until
+) -> None:
+    count, draws, clock = 300, random.Random(7), SystemClock()
+    enqueue_collect(redis, [job(part, "SLEEP:0.25") for part in range(count)])
+    workers = [start(), start()]
+    for kill in range(10):
+        clock.sleep(draws.uniform(0.0, 0.3))
+        workers[kill % 2].kill()
+        workers[kill % 2].wait()
+        workers[kill % 2] = start()
+
+    def ended() -> set[str]:
+        return {*ids(redis, "done"), *failed(redis)}
+
+    wait_until(lambda: len(ended()) == count, seconds=40)
+    # Only a job that was in hand at three of the deaths may be put aside.
+    assert len(failed(redis)) <= 1
+    wait_until(lambda: redis.zcard(f"rq:wip:{QUEUE}") == 0, seconds=20)
+    wait_until(lambda: redis.llen(f"rq:queue:{QUEUE}:intermediate") == 0, seconds=20)
+    wait_until(lambda: depths(redis)[QUEUE] == 0)
+    wait_until(lambda: lasting(redis) == [], seconds=20)
+    # What was begun more than once is what was in the hands of the dead.
+    again = redis.llen("begun") - count
+    assert again <= 10 * 4
