@@ -25,11 +25,16 @@ _RETRY_STATES = frozenset(
     }
 )
 CLOCK_BEHIND = "ZG002"
+DATA_EXCEPTION = "22000"
+"""The value itself can't be stored; its first two digits are the class of all such codes."""
 
 
 def sqlstate(error: BaseException) -> str | None:
     """The server's code behind an error of ours or of psycopg."""
     cause = error if isinstance(error, psycopg.Error) else error.__cause__
+    if isinstance(cause, psycopg.DataError) and cause.sqlstate is None:
+        # Refused before the server saw it.
+        return DATA_EXCEPTION
     return cause.sqlstate if isinstance(cause, psycopg.Error) else None
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 
 import orjson
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from core import metrics
 from core.errors import BadJobError, QueueError, StorageError, UsageError
@@ -26,7 +26,7 @@ from core.windows import Window
 from core.words import Capability, Tier
 from db import backfill, inbox
 from db.backfill import NewJob
-from db.errors import sqlstate
+from db.errors import DATA_EXCEPTION, sqlstate
 from db.inbox import Dispatch
 from db.pool import Database
 from db.universe import Member
@@ -54,9 +54,6 @@ _TURN_S = 5.0
 _OTHERS_TURN_S = 0.02
 _TIDY_S = 1.0
 _BACKOFF_MAX_S = 5.0
-
-_DATA_EXCEPTION = "22"
-"""SQLSTATE class: the value itself can't be stored."""
 
 _BURY = """
 -- KEYS: 1 = the list, 2 = its dead list; ARGV: 1 = the element, 2 = the entry with its reason
@@ -146,6 +143,8 @@ class Intake:
         self._beat = self._clock.monotonic()
         self._refused: dict[str, tuple[bytes, float]] = {}
         """By list: its oldest element when somebody else had the turn, and since when it is that."""
+        self._no_lists: set[str] = set()
+        """Keys under which something else stands."""
 
     def retune(
         self, settings: Settings, providers: Mapping[str, Mapping[Capability, timedelta | None]]
@@ -186,7 +185,7 @@ class Intake:
 
     def move(self, source: Source) -> int:
         """Take up to ``PEEK`` of the oldest elements, unless it is another's turn; returns how many."""
-        oldest: bytes | None = self._coordinator.lindex(source.key, -1)
+        oldest = self._oldest(source)
         if oldest is None:
             self._refused.pop(source.key, None)
             return 0
@@ -195,6 +194,20 @@ class Intake:
                 self._refused.pop(source.key, None)
                 return self._take(source)
         return 0
+
+    def _oldest(self, source: Source) -> bytes | None:
+        """The element to be taken next; None where there is none, or where the key holds no list."""
+        try:
+            oldest = self._coordinator.lindex(source.key, -1)
+        except ResponseError as error:
+            if "WRONGTYPE" not in str(error):
+                raise
+            if source.key not in self._no_lists:
+                log.error("%s is no list and left alone, the others go on", source.key)  # noqa: TRY400 - its text is all
+            self._no_lists.add(source.key)
+            return None
+        self._no_lists.discard(source.key)
+        return oldest
 
     def _stands_still(self, source: Source, oldest: bytes) -> bool:
         """Whether whoever has the turn has done nothing with it for a while."""
@@ -387,7 +400,7 @@ class Intake:
         try:
             inbox.receive(self._db, elements)
         except StorageError as error:
-            if not (sqlstate(error) or "").startswith(_DATA_EXCEPTION):
+            if not (sqlstate(error) or "").startswith(DATA_EXCEPTION[:2]):
                 raise
             if len(elements) == 1:
                 return [replace(elements[0], dead=f"can't be kept: {error}")]
@@ -414,6 +427,9 @@ class Intake:
             self._stop.wait(_OTHERS_TURN_S)
             return
         key = self._sources[0].key
+        if key in self._no_lists:
+            self._stop.wait(_WAIT_S)
+            return
         self._coordinator.blmove(key, key, _WAIT_S, "RIGHT", "RIGHT")
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from core.errors import LeaseLostError
+from core.errors import LeaseLostError, StorageError
 from core.words import Tier
 from db import inbox, leader, slots
+from db.errors import DATA_EXCEPTION, sqlstate
 from db.inbox import Element
 from db.slots import SlotKey
 from tests.storage import MINUTE, OPEN, answer, at, bar, put, rows
@@ -150,6 +151,15 @@ class TestInbox:
             (raw, None, "dead", "not JSON")
         ]
         assert inbox.dispatchable(db, 10, 60) == []
+
+    @pytest.mark.parametrize("odd", [{"element_id": "a\0b"}, {"payload": {"note": "a\0b"}}])
+    def test_a_value_that_can_not_be_kept_is_told_from_a_database_that_is_away(self, db, odd):
+        facts: dict[str, Any] = {"element_id": "a", "payload": {}} | odd
+        with pytest.raises(StorageError) as refused:
+            inbox.receive(
+                db, [Element(facts["element_id"], "market:jobs", b"", facts["payload"], "jobs")]
+            )
+        assert (sqlstate(refused.value) or "")[:2] == DATA_EXCEPTION[:2]
 
     def test_an_element_is_dispatched_again_when_its_lease_runs_out(self, db, wait_until):
         inbox.receive(db, [element("a", "SPY", "BAC", "SPY")])

@@ -171,6 +171,23 @@ def test_intakes_take_turns_at_a_list_and_wait_for_nobody_who_stands_still(
     assert world.rows("SELECT count(*) FROM rlc_inbox") == [(3,)]
 
 
+def test_a_key_that_holds_no_list_stops_only_itself(
+    world: World, intake: Intake, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.redis.set(JOBS, "?")
+    push(world, element(id="b"), key="market:backfills:T2")
+
+    intake.run(burst=True)
+    intake.run(burst=True)
+
+    assert world.rows("SELECT element_id FROM rlc_inbox") == [("b",)]
+    assert caplog.text.count(f"{JOBS} is no list") == 1
+    world.redis.delete(JOBS)
+    push(world, element(id="x"))
+    intake.run(burst=True)
+    assert world.rows("SELECT count(*) FROM rlc_inbox") == [(2,)]
+
+
 BAD: list[tuple[Any, str]] = [
     (b"{not json", "not JSON"),
     (b'"text"', "one JSON object"),
