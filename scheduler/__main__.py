@@ -101,6 +101,7 @@ def _run(env_file: Path | None, port_file: Path | None) -> int:
         service.start()
         while not signals.ending and not service.loop.stopping:
             db.clock.sleep(_POLL_S)
+            service.watch()
         service.stop()
         return _report(service.loop.failure)
 

@@ -49,7 +49,9 @@ GAP_FULL_EVERY_REAL_S = 10.0
 """Market time and real seconds between two passes over the whole horizon, at least both."""
 
 GAP_DUTY = 10.0
-"""A gap pass rests at least this many times as long as it took (real), however fast the replay."""
+GAP_LONGEST_REST_S = 10.0
+"""A gap pass rests this many times as long as passes usually take, so many real seconds at most: one pass
+through a slow database is no reason to leave gaps unseen for minutes."""
 
 GAP_REAL_S = 2.0
 """Real seconds that a live answer gets at least, where a replay makes cadence and grace shorter."""
@@ -80,6 +82,9 @@ BEHIND_REAL_S = 3.0
 DAILY_IN_QUEUE_REAL_S = 300.0
 """Real seconds after its push for which a daily job may still wait in its queue; where Redis forgets
 it meanwhile, it is pushed again."""
+
+HANGS_AFTER_S = 60.0
+"""Real seconds that a step of the lease, the sweep or the dispatch may take."""
 
 LEASE_NAME = "scheduler"
 LEASE_TTL_S = 3.0

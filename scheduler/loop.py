@@ -29,6 +29,8 @@ class Part:
     """Set it to cut the rest short."""
     troubles: int = 0
     """Steps that failed in a row; 0 when all is well."""
+    began: float | None = None
+    """Monotonic seconds at which the step that runs now was begun."""
 
 
 class Loop:
@@ -80,9 +82,20 @@ class Loop:
         """Parts whose last steps failed."""
         return [part.name for part in self._parts if part.troubles > 0]
 
+    def hanging(self, part_names: Sequence[str], seconds: float) -> list[str]:
+        """Those of these parts whose step has been running for longer than so many real seconds."""
+        now = self._clock.monotonic()
+        begun = [(part.name, part.began) for part in self._parts if part.name in part_names]
+        return [name for name, began in begun if began is not None and now - began > seconds]
+
+    def end(self, error: BaseException) -> None:
+        """Stop every part because of an error."""
+        self._die(error)
+
     def _run(self, part: Part) -> None:
         while not self._stopping.is_set():
             try:
+                part.began = self._clock.monotonic()
                 rest = part.step()
                 part.troubles = 0
             except GaplessError as error:
@@ -99,6 +112,7 @@ class Loop:
             except Exception as error:  # noqa: BLE001 - the thread's boundary: the process ends with it
                 self._die(error)
                 return
+            part.began = None
             part.wake.wait(rest)
             part.wake.clear()
 

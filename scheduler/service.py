@@ -13,6 +13,7 @@ from core.settings import Settings
 from core.telemetry import Telemetry
 from db.live_settings import LiveSettings
 from db.pool import Database
+from scheduler import facts
 from scheduler.dispatch import Dispatch
 from scheduler.gap_pass import GapPass
 from scheduler.housekeeping import Housekeeping
@@ -73,17 +74,27 @@ class Service:
             log.warning("lease left to run out", extra={"error": str(error)})
         self.loop.join([part.name for part in self._parts], _REST_END_S)
 
+    def watch(self) -> None:
+        """End the process's work when a part hangs that others would do in its place.
+
+        Its lease would be renewed for ever, and no other scheduler could lead.
+        """
+        hanging = self.loop.hanging(["lease", "sweep", "dispatch"], facts.HANGS_AFTER_S)
+        if hanging:
+            words = f"{', '.join(hanging)} hung for more than {facts.HANGS_AFTER_S:g} s"
+            self.loop.end(StorageError(f"{words}; the process ends, so that another leads"))
+
     def health(self) -> tuple[bool, dict[str, object]]:
         """Whether every part gets on, and what the reader of ``/healthz`` wants to know."""
         troubled = self.loop.troubled()
         plan = self.planning.current()
-        facts: dict[str, object] = {
+        state: dict[str, object] = {
             "leading": self.leader.token() is not None,
             "symbols": 0 if plan is None else len(plan.members),
             "market_time": self._clock.now().isoformat(),
             "troubled": troubled,
         }
-        return not troubled and not self.loop.stopping, facts
+        return not troubled and not self.loop.stopping, state
 
     def _leadership_changed(self) -> None:
         for part in self._parts:

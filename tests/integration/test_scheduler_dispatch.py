@@ -14,8 +14,10 @@ from core.windows import Window
 from core.words import Interval, Tier
 from db import backfill
 from db.backfill import NewJob
+from db.pool import connect
 from scheduler.dispatch import Dispatch
 from scheduler.leader import Leader
+from scheduler.service import Means, Service
 from tests.integration.scheduler_market import Market, at, settings_of
 
 pytestmark = pytest.mark.integration
@@ -183,3 +185,23 @@ def test_where_no_worker_takes_them_jobs_do_not_pile_up(market, redis):
         dispatch.step()
         market.ask("UPDATE backfill_jobs SET dispatched_until = clock_timestamp() RETURNING 1")
     assert redis.llen("rq:queue:backfill:T0") <= 4
+
+
+def test_a_leader_whose_sweep_hangs_gives_up_and_its_lease_runs_out(
+    market, redis, wait_until, monkeypatch
+):
+    monkeypatch.setattr("scheduler.facts.HANGS_AFTER_S", 0.5)
+    market.trade("NYSE")
+    service = Service(
+        Means(market.db, redis, settings_of(market.url, "redis://unused"), Telemetry())
+    )
+    with connect(market.url) as owner:
+        with owner.transaction():
+            owner.execute("LOCK TABLE sweep_slots IN ACCESS EXCLUSIVE MODE")
+            service.start()
+            wait_until(lambda: service.leader.token() is not None)
+            wait_until(lambda: service.watch() is None and service.loop.stopping)
+            failure = service.loop.failure
+        assert "sweep hung" in str(failure)
+        service.stop()
+    assert market.ask("SELECT 1 FROM leader_lease WHERE expires_at > clock_timestamp()") == []
