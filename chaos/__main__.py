@@ -26,6 +26,7 @@ from core.settings import load
 from ops.embedded.home import Home
 
 _FIRST_S = 1.5
+_LONG_S = 10.0
 _CALM_S = 1.0
 """Real seconds of the replay after which the first fault may begin, and that follow the last."""
 
@@ -181,7 +182,8 @@ def _say(row: dict[str, Any]) -> None:
         counts = row["counts"]
         print(
             f"seed {row['seed']}: ok, {hit} faults, {counts['expected']} bars expected, "
-            f"{counts['requests']} requests, drained in {row['drain_s']} s, {row['seconds']} s "
+            f"{counts['requests']} requests, drained in {row['drain_s']} s"
+            f"{' for ' + row['waited_for'][0] if row['drain_s'] > _LONG_S else ''}, {row['seconds']} s "
             f"({', '.join(f'{name} {seconds}' for name, seconds in row['phases'].items())})",
             flush=True,
         )

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from chaos.freshness import Freshness, recoveries
+from chaos.healing import Healing
 from chaos.judge import Verdict, judge, probes, stranded
 from chaos.lateness import Lateness
 from chaos.schedule import BY_SIGNAL, Fault
@@ -46,6 +47,8 @@ class Outcome:
     drain_s: float
     seconds: float
     """Real, all in all."""
+    waited_for: list[str] = field(default_factory=list[str])
+    """What was the last to end after the market did."""
     phases: dict[str, float] = field(default_factory=dict[str, float])
     """Real seconds of starting, running until drained, stopping and judging."""
     restarts: int = 0
@@ -110,7 +113,8 @@ class Course:
     freshness: Freshness = field(init=False)
     lateness: Lateness = field(init=False)
     drain_s: float = 0.0
-    drained: bool = False
+    waited_for: list[str] = field(default_factory=list[str])
+    """What was open when last looked."""
     started_s: float = 0.0
     """Monotonic second at which the replay began."""
     _over: threading.Event = field(default_factory=threading.Event)
@@ -203,21 +207,28 @@ class Course:
         while world.db.clock.now() < world.times.end:
             self.tend()
             clock.sleep(0.05)
+        healed = Healing(world)
         began = clock.monotonic()
         while clock.monotonic() - began < _DRAIN_S:
             self.tend()
-            if self._idle() and _PROBER not in world.stack.supervisor.alive():
-                self.drained = True
+            open_ = self._open()
+            if not open_ and not healed():
+                open_ = [f"{healed.left} bars"]
+            if not open_:
                 break
+            self.waited_for = open_
             clock.sleep(0.25)
         self.drain_s = round(clock.monotonic() - began, 2)
         self.lateness.look()
 
-    def _idle(self) -> bool:
+    def _open(self) -> list[str]:
+        """What there is to wait for."""
         with self.world.db.transaction() as conn:
-            row = conn.execute(_OPEN).fetchone()
-        waits = [line for line in stranded(self.world.redis) if "in no list" not in line]
-        return row is not None and row[0] == 0 and not waits
+            found = [f"{state} {what}" for what, state in conn.execute(_OPEN).fetchall()]
+        found += [line for line in stranded(self.world.redis) if "in no list" not in line]
+        if _PROBER in self.world.stack.supervisor.alive():
+            found.append(_PROBER)
+        return found
 
     def _look(self) -> None:
         self.freshness.look(self._now())
@@ -257,8 +268,10 @@ class Course:
 
 
 _OPEN = """
-SELECT (SELECT count(*) FROM backfill_jobs WHERE state IN ('pending', 'running'))
-     + (SELECT count(*) FROM rlc_inbox WHERE state IN ('new', 'dispatched'))
+SELECT 'backfill row ' || job_id || ' of symbol ' || symbol_id || ': ' || coalesce(reason, ''), state
+FROM backfill_jobs WHERE state IN ('pending', 'running')
+UNION ALL
+SELECT 'element ' || element_id, state FROM rlc_inbox WHERE state IN ('new', 'dispatched')
 """
 
 
@@ -279,6 +292,7 @@ def _outcome(world: World, course: Course, verdict: Verdict, phases: dict[str, f
         hits=hits,
         recoveries=[asdict(one) for one in recoveries(course.struck, course.freshness.looks)],
         drain_s=course.drain_s,
+        waited_for=course.waited_for[:5],
         seconds=round(sum(phases.values()), 1),
         phases=phases,
         restarts=restarts,

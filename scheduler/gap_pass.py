@@ -5,6 +5,7 @@ an earlier pass handed over and nobody filled is found again.
 """
 
 import logging
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 _IDLE_REST_S = 0.25
 _CAPABILITY = {Interval.M1: Capability.BARS_1M, Interval.D1: Capability.BARS_EOD}
+_RECENT_PASSES = 5
 _RECENT_OPEN = timedelta(hours=20)
 """The frequent pass judges daily bars of sessions that opened since."""
 
@@ -64,6 +66,8 @@ class GapPass:
         self._term: int | None = None
         self._judged_until: datetime | None = None
         """Every deadline of the last pass lies at or after this."""
+        self._took: deque[float] = deque(maxlen=_RECENT_PASSES)
+        """Real seconds of the newest passes."""
         self._next_market = 0.0
         self._next_real = 0.0
         self._next_full_market = 0.0
@@ -87,10 +91,12 @@ class GapPass:
         took = self._clock.monotonic() - began
         self._telemetry.observe(metrics.GAP_PASS_SECONDS, took, "full" if full else "newest")
         self._next_market = market + facts.GAP_EVERY_MARKET_S
-        self._next_real = began + max(facts.GAP_EVERY_REAL_S, took * facts.GAP_DUTY)
+        self._took.append(took)
+        rest_s = min(facts.GAP_LONGEST_REST_S, min(self._took) * facts.GAP_DUTY)
+        self._next_real = began + max(facts.GAP_EVERY_REAL_S, rest_s)
         if full:
             self._next_full_market = market + facts.GAP_FULL_EVERY.total_seconds()
-            self._next_full_real = began + max(facts.GAP_FULL_EVERY_REAL_S, took * facts.GAP_DUTY)
+            self._next_full_real = began + facts.GAP_FULL_EVERY_REAL_S
         return 0.0
 
     def run(self, plan: Plan, *, full: bool) -> int:

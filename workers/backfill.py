@@ -31,7 +31,7 @@ from workers.writing import Writer
 
 log = logging.getLogger(__name__)
 
-LEASE_S: Final = 30.0
+LEASE_S: Final = 10.0
 """Real seconds for which a claim holds without a word from its worker."""
 _SPARE_S = 30.0
 """Real seconds of the job's time limit that are kept for the last calls and the last write."""

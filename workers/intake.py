@@ -40,7 +40,7 @@ from workers.stopping import Stop
 log = logging.getLogger(__name__)
 
 PEEK: Final = 100
-LEASE_S: Final = 60.0
+LEASE_S: Final = 30.0
 """Real seconds after which an element that is not answered is dispatched again."""
 DEFAULT_LIFE: Final = timedelta(seconds=inbox.LIFE_S)
 """Market time for which an element without ``not_after`` is tried."""
