@@ -299,6 +299,28 @@ def test_a_killed_backfill_worker_leaves_rows_that_come_back(
     assert OPEN + timedelta(minutes=50) == span.end
 
 
+def test_a_stop_in_mid_backfill_hands_the_rows_back_and_spends_no_attempt(
+    world: World, market: Any, start: Start, wait_until
+) -> None:
+    with world.db.transaction() as conn:
+        found = conn.execute("SELECT symbol_id FROM universe ORDER BY symbol").fetchall()
+    span = window("14:30:00", "15:20:00")
+    ids = backfill.enqueue(
+        world.db, [NewJob(i, Interval.M1, span, Tier.T0, "operator") for (i,) in found[:10]]
+    )
+    process = start("backfill", "--tier", "T0", YFINANCE_LIMITS="3/60s", FINNHUB_LIMITS="3/60s")
+    enqueue_backfill(world.redis, [BackfillJob(tier=Tier.T0, ids=tuple(ids), push=1)])
+    wait_until(lambda: "done" in backfill.states(world.db, ids).values(), seconds=20)
+
+    process.terminate()
+
+    assert process.wait(timeout=10) == 0
+    rows = world.rows("SELECT state, attempts FROM backfill_jobs")
+    assert {state for state, _ in rows} == {"done", "pending"}
+    assert {attempts for state, attempts in rows if state == "pending"} == {0}
+    assert world.redis.zcard("rq:wip:backfill:T0") == 0
+
+
 def test_a_stopped_backfill_worker_that_wakes_up_after_its_claim_ran_out_changes_nothing(
     world: World, market: Any, start: Start, wait_until
 ) -> None:
