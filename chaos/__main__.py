@@ -17,7 +17,7 @@ from typing import Any
 from chaos import results
 from chaos.mutations import MUTATIONS
 from chaos.run import Outcome, run
-from chaos.schedule import Fault, schedule
+from chaos.schedule import Fault, Kind, schedule
 from chaos.world import Plan
 from core.clock import SystemClock
 from core.errors import GaplessError
@@ -91,7 +91,7 @@ def _minimise(options: argparse.Namespace) -> int:
                 kept = fewer
             print(f"without {number}: {', '.join(row['bad']) or 'ok'}", flush=True)
     print(f"seed {seed} takes:")
-    for number, fault in enumerate(schedule(seed, options.faults, *_span(options))):
+    for number, fault in enumerate(_all_faults(options, seed)):
         if number in kept:
             print(f"{number:3} {fault}")
     return 1
@@ -131,6 +131,8 @@ def _apart(options: argparse.Namespace, seed: int, lane: str, scratch: Path) -> 
         words += [f"--{name}", str(getattr(options, name))]
     if options.mutation:
         words += ["--mutation", options.mutation]
+    if options.kinds:
+        words += ["--kinds", options.kinds]
     if options.only is not None:
         words += ["--only", options.only]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -160,11 +162,19 @@ def _one(options: argparse.Namespace) -> int:
 
 
 def _faults(options: argparse.Namespace, seed: int) -> tuple[Fault, ...]:
-    faults = schedule(seed, options.faults, *_span(options))
+    faults = _all_faults(options, seed)
     if options.only is None:
         return faults
     chosen = {int(number) for number in options.only.split(",") if number}
     return tuple(fault for number, fault in enumerate(faults) if number in chosen)
+
+
+def _all_faults(options: argparse.Namespace, seed: int) -> tuple[Fault, ...]:
+    return schedule(seed, options.faults, *_span(options), _only_kinds(options))
+
+
+def _only_kinds(options: argparse.Namespace) -> list[Kind]:
+    return [Kind(word) for word in options.kinds.split(",")] if options.kinds else []
 
 
 def _span(options: argparse.Namespace) -> tuple[float, float]:
@@ -210,6 +220,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--minimise", type=int, metavar="SEED", help="find the faults that it takes"
     )
+    parser.add_argument("--kinds", metavar="KIND,KIND", help=f"only {', '.join(Kind)}")
     parser.add_argument("--only", metavar="N,N", help="of the schedule, these faults only")
     parser.add_argument("--lanes", type=int, default=1, help="worlds at a time")
     parser.add_argument("--symbols", type=int, default=40)

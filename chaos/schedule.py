@@ -108,7 +108,9 @@ class Fault:
         return " ".join(words)
 
 
-def schedule(seed: int, count: int, first_s: float, last_s: float) -> tuple[Fault, ...]:
+def schedule(
+    seed: int, count: int, first_s: float, last_s: float, kinds: Sequence[Kind] = ()
+) -> tuple[Fault, ...]:
     """Faults of one run, by begin.
 
     Strikes come in random order at random instants, many while transactions are slow; two against the
@@ -119,10 +121,12 @@ def schedule(seed: int, count: int, first_s: float, last_s: float) -> tuple[Faul
         count: How many.
         first_s: None begins earlier, real seconds.
         last_s: Each has ended by then.
+        kinds: Only these; empty: all of them, and a slow database in each run.
     """
     draws = random.Random(f"gapless chaos {seed}")
-    drawn = [_fault(draws, kind) for kind in _kinds(draws, max(0, count - 1))]
-    drawn = sorted([_slow_database(draws), *drawn], key=_delays_first)[:count]
+    always = [] if kinds else [_slow_database]
+    drawn = [_fault(draws, kind) for kind in _kinds(draws, count - len(always), kinds)]
+    drawn = sorted([*(make(draws) for make in always), *drawn], key=_delays_first)[:count]
     found: list[Fault] = []
     for fault in drawn:
         # A few tries to find a free moment for this target; else it is left out.
@@ -151,9 +155,9 @@ def _placed(
     return Fault(round(at_s, 2), fault.kind, fault.target, fault.lasts_s, fault.detail)
 
 
-def _kinds(draws: random.Random, count: int) -> list[Kind]:
-    names = list(_WEIGHTS)
-    return draws.choices(names, weights=[_WEIGHTS[name] for name in names], k=count)
+def _kinds(draws: random.Random, count: int, only: Sequence[Kind]) -> list[Kind]:
+    names = list(only or _WEIGHTS)
+    return draws.choices(names, weights=[_WEIGHTS[name] for name in names], k=max(0, count))
 
 
 BY_SIGNAL = frozenset({Kind.KILL, Kind.TERM, Kind.PAUSE})
