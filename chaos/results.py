@@ -70,6 +70,7 @@ def summary(rows: Sequence[Row]) -> Row:
             for name in ("expected", "present", "requests", "as_of_reads", "asked", "elements")
         },
         "gaps_found": total["gaps_found"],
+        "restated_missed": total["restated_missed"],
         "restarts": sum(row["restarts"] for row in rows),
         "recovery_p50_s": _percentile(every, 0.5),
         "recovery_p99_s": _percentile(every, 0.99),
