@@ -2,7 +2,6 @@
 
 import argparse
 import getpass
-import re
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -19,6 +18,7 @@ from db.universe import Member
 from ops import output, provider_lines
 from ops.connect import database, settings
 from ops.registering import Commands
+from ops.spans import span
 from ops.symbols import one
 from ops.words import counted
 from providers.base import Call, Provider, Raw, Request, SessionNotReadyError
@@ -26,9 +26,6 @@ from routing.router import Router, SourceStatus
 from workers.wiring import build_router, build_sources
 
 _MINUTE = timedelta(minutes=1)
-_SPAN = re.compile(r"(\d+)([mhd])")
-_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
-
 
 _SESSION_S = 15.0
 """Real seconds that a provider gets to make a session before it is asked."""
@@ -206,7 +203,7 @@ def run_switch(options: argparse.Namespace) -> int:
             raise UsageError(
                 f"provider {options.name!r} is unknown; expected one of {', '.join(sorted(known))}"
             )
-        until = db.clock.now() + span(options.span) if options.span else None
+        until = db.clock.now() + span(options.span, "--for") if options.span else None
         switches.switch(
             db,
             options.name,
@@ -222,15 +219,3 @@ def run_switch(options: argparse.Namespace) -> int:
     )
     print(f"{options.name} is {state}")
     return 0
-
-
-def span(text: str) -> timedelta:
-    """``30m``, ``2h`` or ``1d``.
-
-    Raises:
-        UsageError: with the form that is expected.
-    """
-    found = _SPAN.fullmatch(text)
-    if found is None:
-        raise UsageError(f"--for is {text!r}; expected a number with m, h or d such as 2h")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
