@@ -20,6 +20,7 @@ from ops.lookback import oldest_answerable
 from ops.registering import Commands
 from ops.shell import ops_word
 from ops.spans import span as span_of
+from ops.symbols import chosen
 from ops.times import window
 from ops.words import collected_interval, counted, tier
 
@@ -187,13 +188,7 @@ def _members(db: Database, options: argparse.Namespace) -> list[universe.Member]
             if options.tier is None:
                 raise UsageError("no symbols: name some, or give --tier T0 or --file FILE")
             return universe.members(conn, tier=options.tier)
-        found = universe.resolve(conn, names)
-    unknown = sorted(set(names) - set(found))
-    if unknown:
-        raise UsageError(
-            f"symbol {', '.join(unknown)} is not in the universe; add it with `ops universe load --add FILE`"
-        )
-    return [found[name] for name in dict.fromkeys(names)]
+        return chosen(conn, names)
 
 
 def _check(config: Settings, db: Database, span: Window, interval: Interval) -> None:
