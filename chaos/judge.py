@@ -45,7 +45,6 @@ OWN = ("lost", "cursor_ahead", "stuck", "elements_lost", "elements_doubled", "un
 MUST_BE_ZERO = (*CHECKED, *OWN)
 
 _FORGETFUL: Mapping[Kind, float] = {
-    Kind.REDIS_FLUSH: 1.0,
     Kind.REDIS_KILL: 2.5,
     Kind.REDIS_TRUNCATED: 60.0,
 }
@@ -195,6 +194,8 @@ def _lost_elements(
 
 
 def _may_have_forgotten(struck: Struck, element: Element) -> bool:
+    if element.raw in struck.forgot:
+        return True
     reach = _FORGETFUL.get(struck.fault.kind)
     ended = struck.ended_s if struck.ended_s is not None else float("inf")
     return reach is not None and struck.began_s - reach <= element.pushed_s <= ended

@@ -7,7 +7,7 @@ from typing import Any, cast
 from redis.exceptions import RedisError
 
 from chaos.schedule import Fault, Kind
-from chaos.world import World
+from chaos.world import LISTS, World
 
 _MINUTES_LONG = 1_000_000.0
 """A provider's fault lasts until we take it off."""
@@ -26,6 +26,8 @@ class Struck:
     ended_s: float | None = None
     """The same, when its target could go on; None while it lasts."""
     requests_before: int = 0
+    forgot: frozenset[bytes] = frozenset()
+    """Elements that were still on the coordinator's lists when Redis was told to forget them."""
     note: str = ""
 
 
@@ -45,12 +47,7 @@ def begin(world: World, struck: Struck) -> None:
         case Kind.REDIS_RESTART:
             struck.hit = world.stop_redis(by_force=False)
         case Kind.REDIS_FLUSH:
-            try:
-                keys = int(cast("Any", world.redis).dbsize())
-                cast("Any", world.redis).flushall()
-                struck.hit, struck.note = keys > 0, f"{keys} keys"
-            except RedisError as error:
-                struck.note = str(error)
+            _flush(world, struck)
         case Kind.POSTGRES_STOP:
             struck.hit = world.stop_postgres()
         case Kind.CUT:
@@ -63,6 +60,22 @@ def begin(world: World, struck: Struck) -> None:
             struck.requests_before = world.sim.get("/admin/stats")["requests"]
             world.sim.post("/admin/faults", {"add": [_provider_fault(fault, number)]})
             struck.hit = True
+
+
+def _flush(world: World, struck: Struck) -> None:
+    """FLUSHALL, and in the same transaction what the lists held: that was nobody's but the coordinator's."""
+    try:
+        with cast("Any", world.redis).pipeline(transaction=True) as pipe:
+            pipe.dbsize()
+            for key in LISTS:
+                pipe.lrange(key, 0, -1)
+            pipe.flushall()
+            keys, *lists, _done = pipe.execute()
+    except RedisError as error:
+        struck.note = str(error)
+        return
+    struck.hit, struck.note = keys > 0, f"{keys} keys"
+    struck.forgot = frozenset(raw for entries in lists for raw in entries)
 
 
 def end(world: World, struck: Struck) -> None:

@@ -8,14 +8,13 @@ from datetime import datetime, timedelta
 import orjson
 from redis.exceptions import RedisError
 
-from chaos.world import World
+from chaos.world import LISTS, World
 from core.errors import GaplessError
 from core.windows import Window, floor_to
 from core.words import Interval, Tier
 from db import backfill
 from db.backfill import NewJob
 
-_LISTS = ("market:jobs", "market:backfills:T0", "market:backfills:T1", "market:backfills:T2")
 _MINUTE = timedelta(minutes=1)
 _LEAST = timedelta(minutes=4)
 
@@ -89,10 +88,10 @@ class Traffic:
 
     def _push(self, now_s: float, until: datetime) -> None:
         name = f"chaos-{self.world.plan.seed}-{self._number}"
-        key = self.draws.choice(_LISTS)
+        key = self.draws.choice(LISTS)
         body: dict[str, object] = {"v": 1, "id": name, "symbols": self._symbols()}
         window = None
-        if key == _LISTS[0] and self.draws.random() < 0.3:
+        if key == LISTS[0] and self.draws.random() < 0.3:
             body["type"] = "quotes_l1"
         else:
             window = self._window(until)

@@ -30,6 +30,8 @@ from ops.embedded.valkey import ValkeyServer
 from ops.stack import EXPORTER, INTAKE, SCHEDULER, WORKERS, Kind, Stack
 from ops.supervise.identity import wait_gone
 
+LISTS: Final = ("market:jobs", "market:backfills:T0", "market:backfills:T1", "market:backfills:T2")
+"""Of the coordinator, by the default settings."""
 SESSION: Final = date(2026, 3, 3)
 _BEFORE: Final = timedelta(seconds=15)
 """Market time that passes while the processes come up."""
