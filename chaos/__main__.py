@@ -58,7 +58,7 @@ def _campaign(options: argparse.Namespace) -> int:
         tempfile.TemporaryDirectory(prefix="gapless-chaos-") as scratch,
         ThreadPoolExecutor(options.lanes) as pool,
     ):
-        lanes = [f"chaos-{number}" for number in range(options.lanes)]
+        lanes = [f"{options.lane}-{number}" for number in range(options.lanes)]
 
         def work(lane: str) -> None:
             while seeds:
