@@ -109,7 +109,7 @@ def _push(world: World, course: Course, count: int) -> list[Element]:
             )
             pipe.lpush("market:jobs", raw)
             elements.append(Element(f"flush-{number}", "market:jobs", raw, 0.0))
-            course.traffic.asked.append(Asked(symbol, window, element=f"flush-{number}"))
+            course.traffic.asked.append(Asked(symbol, window, element=f"flush-{number}", once=True))
         pipe.execute()
     course.traffic.elements += elements
     return elements

@@ -50,7 +50,11 @@ _FORGETFUL: Mapping[Kind, float] = {
 }
 """Real seconds of acknowledged pushes that such an end of Redis may take with it: the coordinator's loss."""
 _OPEN_ROWS: LiteralString = """
-SELECT j.state || ' backfill row ' || j.job_id || ' of ' || n.name || ': ' || coalesce(j.reason, '')
+SELECT j.state || ' backfill row ' || j.job_id || ' of ' || n.name || ', ' || j.tier || ' ' || j.origin || ', attempt '
+       || j.attempts || ', due in ' || round(extract(epoch FROM j.next_try - clock_timestamp())) || ' s, not before '
+       || coalesce(j.not_before::text, '-') || ', pushed until '
+       || coalesce(round(extract(epoch FROM j.dispatched_until - clock_timestamp()))::text, '-') || ' s: '
+       || coalesce(j.reason, '')
 FROM backfill_jobs j JOIN symbol_names n USING (symbol_id) WHERE j.state IN ('pending', 'running')
 """
 _OPEN_ELEMENTS: LiteralString = (
@@ -215,7 +219,7 @@ def _lost_bars(
     said_empty = {
         (span.symbol, ts) for span in stored.empty for ts in range(span.start, span.end, 60)
     }
-    lacked = _lacked_by_both(conn)
+    lacked = _lacked(conn)
     lost: list[str] = []
     for want in asked:
         if want.element is not None and want.element not in inbox:
@@ -224,7 +228,9 @@ def _lost_bars(
         start, end = int(want.window.start.timestamp()), int(want.window.end.timestamp())
         for ts in range(start, end, 60):
             bar = truth.get((want.symbol, ts))
-            if bar is None or not bar.versions or (want.symbol, ts) in said_empty | lacked:
+            if bar is None or not bar.versions or (want.symbol, ts) in said_empty:
+                continue
+            if len(lacked[want.symbol, ts]) >= (1 if want.once else 2):
                 continue
             rows = stored.bars.get(("1m", want.symbol, ts), ())
             if any(row.status in (FINAL, REVISED) for row in rows):
@@ -236,10 +242,10 @@ def _lost_bars(
     return lost
 
 
-def _lacked_by_both(conn: psycopg.Connection[Any]) -> set[tuple[str, int]]:
-    """Minutes of which each of the two sources said, after settle, that it has no bar."""
+def _lacked(conn: psycopg.Connection[Any]) -> dict[tuple[str, int], set[int]]:
+    """Minute -> the sources that said after settle that they have no bar of it."""
     by: dict[tuple[str, int], set[int]] = defaultdict(set)
     for symbol, start, end, provider in conn.execute(_LACKED):
         for ts in range(start // 60 * 60, end, 60):
             by[symbol, ts].add(provider)
-    return {minute for minute, providers in by.items() if len(providers) > 1}
+    return by

@@ -29,6 +29,8 @@ class Asked:
     job_id: int | None = None
     """Its backfill row; None: an element of the coordinator asked for it."""
     element: str | None = None
+    once: bool = False
+    """Whether one answer of one source is all that was promised; a backfill asks the next for what lacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,9 @@ class Traffic:
         self.elements.append(Element(name, key, raw, now_s))
         if window is not None:
             symbols: Sequence[str] = body["symbols"]  # pyright: ignore[reportAssignmentType] - put there above
-            self.asked += [Asked(symbol, window, element=name) for symbol in symbols]
+            self.asked += [
+                Asked(symbol, window, element=name, once=key == LISTS[0]) for symbol in symbols
+            ]
 
     def _symbols(self) -> list[str]:
         """Of T2, whose minutes nobody collects unasked."""
