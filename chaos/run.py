@@ -117,6 +117,8 @@ class Course:
     """What was open when last looked."""
     started_s: float = 0.0
     """Monotonic second at which the replay began."""
+    _asked: threading.Event = field(default_factory=threading.Event)
+    """Nobody asks for anything more."""
     _over: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list[threading.Thread])
 
@@ -142,17 +144,18 @@ class Course:
         """Let the market run, with reads, asks and looks beside it."""
         self._start_prober()
         self.started_s = self.world.go()
-        for name, every_s, work in (
-            ("traffic", 0.1, self._ask),
-            ("freshness", _LOOK_S, self._look),
-            ("lateness", _LATENESS_S, self.lateness.look),
+        for name, every_s, work, over in (
+            ("traffic", 0.1, self._ask, self._asked),
+            ("freshness", _LOOK_S, self._look, self._over),
+            ("lateness", _LATENESS_S, self.lateness.look, self._over),
         ):
-            thread = threading.Thread(target=self._beside, args=(every_s, work), name=name)
+            thread = threading.Thread(target=_beside, args=(every_s, work, over), name=name)
             thread.start()
             self._threads.append(thread)
 
     def stop(self) -> None:
         """End what goes on beside the processes; safe when ``begin`` failed half-way."""
+        self._asked.set()
         self._over.set()
         for thread in self._threads:
             thread.join()
@@ -207,6 +210,9 @@ class Course:
         while world.db.clock.now() < world.times.end:
             self.tend()
             clock.sleep(0.05)
+        # An ask may still wait for a database that was away; what it is promised counts as well.
+        self._asked.set()
+        self._threads[0].join()
         healed = Healing(world)
         began = clock.monotonic()
         while clock.monotonic() - began < _DRAIN_S:
@@ -249,10 +255,6 @@ class Course:
             if event.name == "sim" and event.kind == "ended":
                 raise RuntimeError(f"the simulator ended: {event.detail}")
 
-    def _beside(self, every_s: float, work: Callable[[], None]) -> None:
-        while not self._over.wait(every_s):
-            work()
-
     def _now(self) -> float:
         return self.world.clock.monotonic() - self.started_s
 
@@ -265,6 +267,11 @@ class Course:
         words += ["--reads", str(_READS), "--seed", str(world.plan.seed)]
         world.stack.supervisor.add(Process(_PROBER, words, stop_rank=0, restart=False))
         world.stack.supervisor.start()
+
+
+def _beside(every_s: float, work: Callable[[], None], over: threading.Event) -> None:
+    while not over.wait(every_s):
+        work()
 
 
 _OPEN = """
