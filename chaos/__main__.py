@@ -183,7 +183,7 @@ def _span(options: argparse.Namespace) -> tuple[float, float]:
 
 
 def _untold(seed: int, trouble: str) -> Outcome:
-    return Outcome(seed, 0, {}, [], [], [], {}, [], 0.0, 0.0, trouble=trouble)
+    return Outcome(seed, 0, {}, [], [], [], {}, [], 0.0, 0.0, 0.0, trouble=trouble)
 
 
 def _say(row: dict[str, Any]) -> None:

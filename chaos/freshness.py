@@ -82,7 +82,7 @@ def recoveries(struck: Sequence[Struck], looks: Sequence[Look]) -> list[Recovery
     """
     ended = sorted((one for one in struck if one.ended_s is not None), key=_end)
     worst = dict.fromkeys(range(len(ended)), 0.0)
-    for over_s in _over(looks):
+    for _, over_s in _stretches(looks):
         before = [number for number, one in enumerate(ended) if _end(one) <= over_s]
         if before:
             last = before[-1]
@@ -93,14 +93,27 @@ def recoveries(struck: Sequence[Struck], looks: Sequence[Look]) -> list[Recovery
     ]
 
 
-def _over(looks: Sequence[Look]) -> Iterator[float]:
-    """When each stale stretch was over; the market begins with one, which no fault made."""
-    stale, begun = False, False
+def longest_stale(looks: Sequence[Look]) -> float:
+    """Real seconds of the longest stale stretch."""
+    return round(max((over_s - began_s for began_s, over_s in _stretches(looks)), default=0.0), 2)
+
+
+def _stretches(looks: Sequence[Look]) -> Iterator[tuple[float, float]]:
+    """Begin and end of each stale stretch; the market begins with one, which no fault made.
+
+    One that lasts until the last look ends there: it was never got over.
+    """
+    since: float | None = None
+    begun = False
     for look in looks:
-        if look.fresh and stale:
-            yield look.at_s
-        stale = begun and not look.fresh
+        if not look.fresh and begun and since is None:
+            since = look.at_s
+        elif look.fresh and since is not None:
+            yield since, look.at_s
+            since = None
         begun = begun or look.fresh
+    if since is not None:
+        yield since, looks[-1].at_s
 
 
 def _end(struck: Struck) -> float:

@@ -14,7 +14,7 @@ from chaos.schedule import Kind
 from chaos.strike import Struck
 from chaos.trace import trace_examples
 from chaos.traffic import Asked, Element, Traffic
-from chaos.world import World
+from chaos.world import LISTS, World
 from core.windows import Window
 from sim.check.cursors import ahead_of_data
 from sim.check.stored import FINAL, REVISED, Stored, read_stored
@@ -40,13 +40,22 @@ TOLD = (
 )
 """Counts of the checker that are told. A restated value may have died with the process that was told it: what
 was settled is asked again at the end of the session, which these runs don't reach."""
-OWN = ("lost", "cursor_ahead", "stuck", "elements_lost", "elements_doubled", "unfenced", "late")
+OWN = (
+    "lost",
+    "cursor_ahead",
+    "stuck",
+    "elements_lost",
+    "elements_doubled",
+    "unfenced",
+    "late",
+    "unread",
+)
 """Counts of this module that must be 0."""
 MUST_BE_ZERO = (*CHECKED, *OWN)
 
 _FORGETFUL: Mapping[Kind, float] = {
     Kind.REDIS_KILL: 2.5,
-    Kind.REDIS_TRUNCATED: 60.0,
+    Kind.REDIS_TRUNCATED: 2.5,
 }
 """Real seconds of acknowledged pushes that such an end of Redis may take with it: the coordinator's loss."""
 _OPEN_ROWS: LiteralString = """
@@ -87,6 +96,10 @@ FROM backfill_jobs j JOIN symbol_names n USING (symbol_id) WHERE j.state = 'fail
 """
 
 
+READS = 600
+"""As-of reads that are made while everything breaks, and repeated afterwards."""
+
+
 @dataclass(slots=True)
 class Verdict:
     """Counts by name, and examples of what is bad."""
@@ -123,13 +136,16 @@ def judge(world: World, struck: Sequence[Struck], traffic: Traffic, late: Sequen
         verdict.add("cursor_ahead", ahead_of_data(conn, stored, truth))
         verdict.counts["cursor_ahead"] += int(checked["cursor_ahead"])
         verdict.add("stuck", _said(conn, _OPEN_ROWS, _OPEN_ELEMENTS, _UNPUSHED))
-        verdict.add("stuck", stranded(world.redis))
+        verdict.add("stuck", stranded(world.redis) + on_lists(world.redis))
         verdict.add("unfenced", _said(conn, _UNFENCED))
         verdict.add("elements_doubled", _said(conn, _DOUBLED))
         inbox = {name: (state, reason) for name, state, reason in conn.execute(_INBOX)}
         verdict.add("elements_lost", _lost_elements(traffic.elements, inbox, struck, world))
         verdict.examples += trace_examples(conn, verdict.examples)
-        verdict.add("lost", _lost_bars(conn, traffic.asked, inbox, stored, truth))
+        thinned = any(one.fault.detail.get("fault") == "drop_bars" for one in struck)
+        lacked = _lacked(conn) if thinned else {}
+        verdict.add("lost", _lost_bars(conn, traffic.asked, inbox, stored, truth, lacked))
+        verdict.add("unread", _unread(verdict.counts["as_of_reads"]))
     verdict.add("late", late)
     return verdict
 
@@ -174,6 +190,13 @@ def stranded(redis: Redis) -> list[str]:
     return found
 
 
+def on_lists(redis: Redis) -> list[str]:
+    """Elements of the coordinator that nobody has taken."""
+    client = cast("Any", redis)
+    lengths = {key: int(client.llen(key)) for key in LISTS}
+    return [f"{length} elements are on {key}" for key, length in lengths.items() if length]
+
+
 def _said(conn: psycopg.Connection[Any], *queries: LiteralString) -> list[str]:
     return [row[0] for query in queries for row in conn.execute(query)]
 
@@ -184,13 +207,16 @@ def _lost_elements(
     struck: Sequence[Struck],
     world: World,
 ) -> list[str]:
-    """Elements that are neither kept nor still on their list, though Redis forgot nothing."""
+    """Elements that are neither kept nor still on their list, though Redis forgot nothing, or were given up."""
     waiting: set[bytes] = set()
     for key in {element.list_key for element in elements}:
         waiting.update(cast("Any", world.redis).lrange(key, 0, -1))
     lost: list[str] = []
     for element in elements:
-        if element.id in inbox or element.raw in waiting:
+        state, reason = inbox.get(element.id, ("", None))
+        if state in ("dead", "expired"):
+            lost.append(f"element {element.id} is {state}: {reason}")
+        if state or element.raw in waiting:
             continue
         if not any(_may_have_forgotten(one, element) for one in struck):
             lost.append(f"element {element.id}, pushed at {element.pushed_s:.2f} s, is nowhere")
@@ -211,15 +237,16 @@ def _lost_bars(
     inbox: Mapping[str, tuple[str, str | None]],
     stored: Stored,
     truth: Mapping[tuple[str, int], TrueBar],
+    lacked: Mapping[tuple[str, int], set[int]],
 ) -> list[str]:
-    """Bars of promised windows that traded and are neither stored nor said to lack."""
+    """Bars of promised windows that traded and are not stored.
+
+    Only where a source was made to drop bars its word excuses: one source's where one ask was
+    promised, two sources' in a backfill, which goes on to the next.
+    """
     given_up = [
         (symbol, Window(start, end)) for symbol, start, end, _ in conn.execute(_FAILED_ROWS)
     ]
-    said_empty = {
-        (span.symbol, ts) for span in stored.empty for ts in range(span.start, span.end, 60)
-    }
-    lacked = _lacked(conn)
     lost: list[str] = []
     for want in asked:
         if want.element is not None and want.element not in inbox:
@@ -228,9 +255,9 @@ def _lost_bars(
         start, end = int(want.window.start.timestamp()), int(want.window.end.timestamp())
         for ts in range(start, end, 60):
             bar = truth.get((want.symbol, ts))
-            if bar is None or not bar.versions or (want.symbol, ts) in said_empty:
+            if bar is None or not bar.versions:
                 continue
-            if len(lacked[want.symbol, ts]) >= (1 if want.once else 2):
+            if len(lacked.get((want.symbol, ts), ())) >= (1 if want.once else 2):
                 continue
             rows = stored.bars.get(("1m", want.symbol, ts), ())
             if any(row.status in (FINAL, REVISED) for row in rows):
@@ -240,6 +267,10 @@ def _lost_bars(
             )
             lost.append(f"{want.symbol} {ts} was promised to {want.element or 'an operator'}{why}")
     return lost
+
+
+def _unread(reads: int) -> list[str]:
+    return [] if reads >= READS else [f"{reads} of {READS} as-of reads were made"]
 
 
 def _lacked(conn: psycopg.Connection[Any]) -> dict[tuple[str, int], set[int]]:

@@ -12,11 +12,11 @@ from chaos.schedule import Kind
 
 Row = dict[str, Any]
 _SOURCE = Path(__file__).resolve().parent.parent
-_PACKAGES = ("core", "db", "providers", "routing", "scheduler", "workers")
+_PACKAGES = ("chaos", "core", "db", "ops", "providers", "routing", "scheduler", "sim", "workers")
 
 
 def code_digest() -> str:
-    """One word for the code that is put to the test."""
+    """One word for the code that is put to the test, and for that which judges it."""
     whole = hashlib.blake2b(digest_size=6)
     for name in _PACKAGES:
         for path in sorted((_SOURCE / name).rglob("*")):
@@ -78,6 +78,7 @@ def summary(rows: Sequence[Row]) -> Row:
         "recovery_left_slo_p50_s": _percentile(left, 0.5),
         "recovery_left_slo_p99_s": _percentile(left, 0.99),
         "recovery_death_p99_s": _percentile(deaths, 0.99),
+        "stale_max_s": max((row["stale_s"] for row in rows), default=0.0),
         "drain_p99_s": _percentile([row["drain_s"] for row in rows], 0.99),
         "seconds_per_seed": round(sum(row["seconds"] for row in rows) / max(1, len(rows)), 1),
         "codes": len({row.get("code") for row in rows}),

@@ -10,9 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from chaos.freshness import Freshness, recoveries
+from chaos.freshness import Freshness, longest_stale, recoveries
 from chaos.healing import Healing
-from chaos.judge import Verdict, judge, probes, stranded
+from chaos.judge import READS, Verdict, judge, on_lists, probes, stranded
 from chaos.lateness import Lateness
 from chaos.schedule import BY_SIGNAL, Fault
 from chaos.strike import Struck, begin, end
@@ -24,7 +24,6 @@ from ops.supervise.process import Process
 
 _LOOK_S = 0.2
 _LATENESS_S = 4.0
-_READS = 600
 _DRAIN_S = 75.0
 _PROBER = "as-of-reader"
 _PHASES = ("start", "run", "stop", "judge")
@@ -45,6 +44,8 @@ class Outcome:
     """Faults that met a live target, by kind."""
     recoveries: list[dict[str, Any]]
     drain_s: float
+    stale_s: float
+    """Real seconds of the longest stretch in which a T0 symbol was not answered within the SLO."""
     seconds: float
     """Real, all in all."""
     waited_for: list[str] = field(default_factory=list[str])
@@ -120,6 +121,7 @@ class Course:
     _asked: threading.Event = field(default_factory=threading.Event)
     """Nobody asks for anything more."""
     _over: threading.Event = field(default_factory=threading.Event)
+    _broken: list[Exception] = field(default_factory=list[Exception])
     _threads: list[threading.Thread] = field(default_factory=list[threading.Thread])
 
     def __post_init__(self) -> None:
@@ -149,7 +151,9 @@ class Course:
             ("freshness", _LOOK_S, self._look, self._over),
             ("lateness", _LATENESS_S, self.lateness.look, self._over),
         ):
-            thread = threading.Thread(target=_beside, args=(every_s, work, over), name=name)
+            thread = threading.Thread(
+                target=_beside, args=(every_s, work, over, self._broken), name=name
+            )
             thread.start()
             self._threads.append(thread)
 
@@ -226,12 +230,15 @@ class Course:
             clock.sleep(0.25)
         self.drain_s = round(clock.monotonic() - began, 2)
         self.lateness.look()
+        if self._broken:
+            raise RuntimeError("a watcher broke, so nothing can be judged") from self._broken[0]
 
     def _open(self) -> list[str]:
         """What there is to wait for."""
         with self.world.db.transaction() as conn:
             found = [f"{state} {what}" for what, state in conn.execute(_OPEN).fetchall()]
         found += [line for line in stranded(self.world.redis) if "in no list" not in line]
+        found += on_lists(self.world.redis)
         if _PROBER in self.world.stack.supervisor.alive():
             found.append(_PROBER)
         return found
@@ -264,14 +271,20 @@ class Course:
         out.unlink(missing_ok=True)
         words = [sys.executable, "-m", "sim.check", "probe", "--stack", str(world.stack_file)]
         words += ["--out", str(out), "--until", world.times.end.isoformat()]
-        words += ["--reads", str(_READS), "--seed", str(world.plan.seed)]
+        words += ["--reads", str(READS), "--seed", str(world.plan.seed)]
         world.stack.supervisor.add(Process(_PROBER, words, stop_rank=0, restart=False))
         world.stack.supervisor.start()
 
 
-def _beside(every_s: float, work: Callable[[], None], over: threading.Event) -> None:
-    while not over.wait(every_s):
-        work()
+def _beside(
+    every_s: float, work: Callable[[], None], over: threading.Event, broken: list[Exception]
+) -> None:
+    """Repeat something; what ends it unforeseen is kept for the one who judges."""
+    try:
+        while not over.wait(every_s):
+            work()
+    except Exception as error:  # noqa: BLE001 - raised again by whoever waits for us
+        broken.append(error)
 
 
 _OPEN = """
@@ -299,6 +312,7 @@ def _outcome(world: World, course: Course, verdict: Verdict, phases: dict[str, f
         hits=hits,
         recoveries=[asdict(one) for one in recoveries(course.struck, course.freshness.looks)],
         drain_s=course.drain_s,
+        stale_s=longest_stale(course.freshness.looks),
         waited_for=course.waited_for[:5],
         seconds=round(sum(phases.values()), 1),
         phases=phases,

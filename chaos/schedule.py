@@ -59,6 +59,7 @@ _WEIGHTS: Mapping[Kind, int] = {
     Kind.DELAY: 4,
     Kind.PROVIDER: 9,
 }
+# Stale and wrong answers are the routing bench's: what a source says of a bar is stored as what it said.
 _PROVIDER_FAULTS = (
     "refuse",
     "reset",
@@ -67,7 +68,6 @@ _PROVIDER_FAULTS = (
     "slow",
     "hang",
     "garbage",
-    "stale",
     "drop_bars",
     "throttle_200",
     "expired_key",

@@ -27,7 +27,7 @@ class Struck:
     """The same, when its target could go on; None while it lasts."""
     requests_before: int = 0
     forgot: frozenset[bytes] = frozenset()
-    """Elements that were still on the coordinator's lists when Redis was told to forget them."""
+    """Elements that were still on the coordinator's lists when Redis forgot, or may have forgotten, them."""
     note: str = ""
 
 
@@ -43,6 +43,7 @@ def begin(world: World, struck: Struck) -> None:
             }[fault.kind]
             struck.hit = world.stack.supervisor.kill(fault.target, signum) is not None
         case Kind.REDIS_KILL | Kind.REDIS_TRUNCATED:
+            struck.forgot = _on_the_lists(world)
             struck.hit = world.stop_redis(by_force=True)
         case Kind.REDIS_RESTART:
             struck.hit = world.stop_redis(by_force=False)
@@ -76,6 +77,15 @@ def _flush(world: World, struck: Struck) -> None:
         return
     struck.hit, struck.note = keys > 0, f"{keys} keys"
     struck.forgot = frozenset(raw for entries in lists for raw in entries)
+
+
+def _on_the_lists(world: World) -> frozenset[bytes]:
+    client = cast("Any", world.redis)
+    try:
+        return frozenset(raw for key in LISTS for raw in client.lrange(key, 0, -1))
+    except RedisError:
+        # It is down already: whoever stopped it has looked.
+        return frozenset()
 
 
 def end(world: World, struck: Struck) -> None:

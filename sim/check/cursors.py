@@ -20,7 +20,7 @@ _LACKING: LiteralString = """
 SELECT n.name, s.name, EXTRACT(EPOCH FROM lower(r))::bigint, EXTRACT(EPOCH FROM upper(r))::bigint
 FROM fetch_evidence e
 JOIN symbol_names n USING (symbol_id) JOIN sources s USING (provider_id), LATERAL unnest(e.lacking) AS r
-WHERE e.interval_s = 60
+WHERE e.interval_s = 60 AND e.settled
 """
 _REFUSED: LiteralString = """
 SELECT n.name, s.name, EXTRACT(EPOCH FROM q.ts)::bigint, EXTRACT(EPOCH FROM q.ts)::bigint + 60

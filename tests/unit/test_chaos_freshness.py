@@ -1,6 +1,6 @@
 """How long a fault was felt: stale looks belong to the last fault that ended before they were over."""
 
-from chaos.freshness import Look, recoveries
+from chaos.freshness import Look, longest_stale, recoveries
 from chaos.schedule import Fault, Kind
 from chaos.strike import Struck
 
@@ -37,3 +37,13 @@ def test_the_first_minutes_of_a_market_are_no_fault() -> None:
     assert [one.seconds for one in recoveries([_struck(Kind.KILL, 2, 2)], _looks("---+++"))] == [
         0.0
     ]
+
+
+def test_what_was_never_got_over_counts_until_the_last_look() -> None:
+    found = recoveries([_struck(Kind.KILL, 2, 2)], _looks("+++----"))
+    assert [one.seconds for one in found] == [4.0]
+
+
+def test_the_longest_stale_stretch_is_told_whatever_struck() -> None:
+    assert longest_stale(_looks("--++---+--+")) == 3.0
+    assert longest_stale(_looks("-++")) == 0.0
