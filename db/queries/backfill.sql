@@ -184,7 +184,8 @@ ORDER BY i.inbox_id
 FOR UPDATE
 
 -- name: settle_inbox
--- Locked elements none of whose rows is open any more: done, or dead with the reason of a row that failed.
+-- Locked elements none of whose rows is open any more: done, or dead with the reason of a row that failed. One that has
+-- ended otherwise meanwhile stays as it is.
 UPDATE rlc_inbox i
 SET state = CASE WHEN d.failed THEN 'dead' ELSE 'done' END,
     reason = d.reason,
@@ -200,7 +201,7 @@ FROM (
     GROUP BY x.inbox_id
     HAVING NOT bool_or(j.state IN ('pending', 'running', 'paused'))
 ) d
-WHERE i.inbox_id = d.inbox_id
+WHERE i.inbox_id = d.inbox_id AND i.state IN ('new', 'dispatched')
 
 -- name: reap
 -- Rows of workers that died, and rows that nobody wants any more. A lease that reaches further ahead than any does is of

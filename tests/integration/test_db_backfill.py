@@ -322,6 +322,16 @@ class TestCoordinatorsRows:
         backfill.settle(db, [inbox_id])
         assert self.inbox_row(db) == ("done", [], None)
 
+    def test_an_element_that_has_ended_otherwise_is_not_settled(self, db):
+        inbox_id, _ = self.element(db, "SPY")
+        rows(
+            db,
+            "UPDATE backfill_jobs SET state = 'done', finished_at = gapless_now() RETURNING job_id",
+        )
+        inbox.mark_dead(db, inbox_id, "unknown symbol")
+        backfill.settle(db, [inbox_id])
+        assert self.inbox_row(db) == ("dead", ["SPY"], "unknown symbol")
+
     def test_an_element_whose_rows_an_operator_cancels_is_dead(self, db):
         _, ids = self.element(db, "SPY")
         backfill.cancel(db, ids[:1])
