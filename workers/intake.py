@@ -190,10 +190,21 @@ class Intake:
             self._refused.pop(source.key, None)
             return 0
         with inbox.turn(self._db, source.key) as ours:
-            if ours or self._stands_still(source, oldest):
+            if ours:
                 self._refused.pop(source.key, None)
                 return self._take(source)
+            if self._stands_still(source, oldest):
+                return self._take_for(source)
         return 0
+
+    def _take_for(self, source: Source) -> int:
+        """Take without the turn; who stood still until now is not waited for again."""
+        since = self._refused[source.key][1]
+        taken = self._take(source)
+        oldest = self._oldest(source)
+        if oldest is not None:
+            self._refused[source.key] = (oldest, since)
+        return taken
 
     def _oldest(self, source: Source) -> bytes | None:
         """The element to be taken next; None where there is none, or where the key holds no list."""

@@ -171,6 +171,20 @@ def test_intakes_take_turns_at_a_list_and_wait_for_nobody_who_stands_still(
     assert world.rows("SELECT count(*) FROM rlc_inbox") == [(3,)]
 
 
+def test_who_stood_still_once_is_not_waited_for_with_each_hundred_elements(
+    world: World, intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = sources(world.settings())[0]
+    push(world, element(), element(), element())
+    monkeypatch.setattr("workers.intake.PEEK", 1)
+    monkeypatch.setattr("workers.intake._TURN_S", 0.0)
+    with inbox.turn(world.db, JOBS):
+        assert [intake.move(jobs) for _ in range(5)] == [0, 1, 1, 1, 0]
+
+    push(world, element())
+    assert intake.move(jobs) == 1, "the turn was given back"
+
+
 def test_a_key_that_holds_no_list_stops_only_itself(
     world: World, intake: Intake, caplog: pytest.LogCaptureFixture
 ) -> None:
