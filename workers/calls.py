@@ -6,10 +6,10 @@ own thread is woken only where it has to decide something, and looks up by itsel
 """
 
 import threading
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
@@ -44,7 +44,9 @@ class CallPool:
         self._guard = threading.Lock()
         self._places: SimpleQueue[None] = SimpleQueue()
         self._begun: SimpleQueue[tuple[Flights[Any, Any], Any] | None] = SimpleQueue()
-        self._wishes: deque[Flights[Any, Any]] = deque()
+        self._wishes: dict[Flights[Any, Any], int] = {}
+        """Batches in their turn, each with the number of its newest wish."""
+        self._numbers = count()
         for _ in range(threads):
             self._places.put(None)
 
@@ -73,15 +75,15 @@ class CallPool:
         self._begun.put((flights, argument))
 
     def wish(self, flights: "Flights[Any, Any]") -> None:
-        """Put a batch in line for places that become free, unless it stands there."""
+        """Put a batch in line for places that become free; one that stands there keeps its turn."""
         with self._guard:
-            if flights not in self._wishes:
-                self._wishes.append(flights)
+            self._wishes[flights] = next(self._numbers)
 
     def close(self) -> None:
         """Begin nothing more; calls on the wire end by their own time limit."""
         self._closed = True
-        self._wishes.clear()
+        with self._guard:
+            self._wishes.clear()
         for _ in range(self._threads):
             self._begun.put(None)
 
@@ -121,13 +123,15 @@ class CallPool:
             with self._guard:
                 if not self._wishes:
                     return None
-                flights = self._wishes[0]
-                self._wishes.rotate(-1)
+                flights = next(iter(self._wishes))
+                heard = self._wishes[flights] = self._wishes.pop(flights)
             argument = flights.next()
             if argument is not None:
                 return flights, argument
-            with self._guard, suppress(ValueError):
-                self._wishes.remove(flights)
+            with self._guard:
+                # What it wished for while it was asked stands.
+                if self._wishes.get(flights) == heard:
+                    del self._wishes[flights]
         return None
 
 
@@ -166,9 +170,9 @@ class Flights(Generic[_A, _R]):
         self._news: SimpleQueue[None] = SimpleQueue()
 
     def __len__(self) -> int:
-        """Calls begun and not looked at, on the wire or landed."""
+        """Calls begun and not looked at, on the wire or landed; one more where ``following`` failed."""
         with self.lock:
-            return self._flying + len(self._ended)
+            return self._flying + len(self._ended) + (self._broken is not None)
 
     def begin(self, argument: _A) -> None:
         """Start a call in a place that was reserved."""

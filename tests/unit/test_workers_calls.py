@@ -187,6 +187,47 @@ def test_what_fails_in_finding_the_next_call_is_raised_to_the_batch(pool: CallPo
     assert len(Batch(pool, str, ["a", "b", "c"]).run()) == 3
 
 
+def test_a_failure_in_finding_the_next_call_counts_while_nothing_flies(wait_until) -> None:
+    pool = CallPool(1)
+
+    def fail() -> str:
+        raise ZeroDivisionError
+
+    go = threading.Event()
+    other = Batch(pool, lambda _: go.wait(10), [1])
+    other.hand_out()
+    flights: Flights[str, str] = Flights(pool, str, fail, lambda _: False)
+    assert not flights.wish(), "the other batch has the only place"
+    assert not flights
+
+    go.set()
+
+    wait_until(lambda: len(flights) == 1, what="the batch is told to look")
+    with pytest.raises(ZeroDivisionError):
+        flights.landed(10.0)
+    pool.close()
+
+
+def test_a_wish_made_while_the_batch_is_asked_is_heard(wait_until) -> None:
+    pool = CallPool(1)
+    asked: list[None] = []
+
+    def following() -> str | None:
+        asked.append(None)
+        if len(asked) == 1:
+            assert not flights.wish(), "the place is held by whoever asks"
+            return None
+        return "second" if len(asked) == 2 else None
+
+    flights: Flights[str, str] = Flights(pool, str, following, lambda _: False)
+    assert flights.wish()
+    assert not flights.wish()
+    flights.begin("first")
+    wait_until(lambda: len(asked) >= 3, what="the second call has ended too")
+    assert [landing.argument for landing in flights.landed(10.0)] == ["first", "second"]
+    pool.close()
+
+
 def test_a_waiting_thread_keeps_no_reply_alive(pool: CallPool, wait_until) -> None:
     class Reply:
         pass
