@@ -17,6 +17,8 @@ from db.sql import sql
 
 PARKED_S = 86_400.0
 """Market seconds for which a window that was given up or cancelled is not found as a new gap."""
+REAPED = 5_000
+"""Rows that one ``reap`` changes at most: seconds of work, however many expire at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ def enqueue(db: Database, jobs: Sequence[NewJob]) -> list[int]:
 
 
 def due(db: Database, tier: Tier, limit: int, max_concurrency: int) -> list[int]:
-    """Rows to push now, oldest first: pending, their try due, not pushed lately.
+    """Rows to push now, oldest first: pending, their try due, still wanted, not pushed lately.
 
     Twice the tier's concurrency may be running or pushed at once, so that workers never wait for the
     next pass; claiming enforces the concurrency itself.
@@ -251,14 +253,16 @@ def _settle_elements_of(conn: Connection, ended: Sequence[int]) -> None:
 def reap(db: Database) -> int:
     """Put rows whose lease has run out back to pending, or park them after their last attempt.
 
-    Rows that nobody wants any more (not_after) are parked as expired.
+    Rows that nobody wants any more (not_after) are parked as expired. At most ``REAPED`` rows are
+    changed, those whose lease has run out first; the next call goes on.
 
     Returns:
         Rows changed.
     """
+    limit = {"limit": REAPED}
 
     def work(conn: Connection) -> int:
-        ids = [job_id for (job_id,) in conn.execute(sql("backfill", "reap"))]
+        ids = [job_id for (job_id,) in conn.execute(sql("backfill", "reap"), limit)]
         _settle_elements_of(conn, ids)
         conn.execute(sql("backfill", "unpostpone"))
         return len(ids)

@@ -62,8 +62,9 @@ class Dispatch:
         settings = self._settings.current()
         now = self._clock.monotonic()
         if now >= self._next_reap:
-            self._next_reap = now + _REAP_EVERY_S
             reaped = backfill.reap(self._db)
+            if reaped < backfill.REAPED:
+                self._next_reap = now + _REAP_EVERY_S
             if reaped:
                 log.info("backfill rows of silent workers taken back", extra={"rows": reaped})
         if now >= self._next_depth:

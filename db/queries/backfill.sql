@@ -48,8 +48,8 @@ ON CONFLICT (symbol_id, interval_s, start_ts, end_ts, coalesce(provider, ''), co
 RETURNING job_id
 
 -- name: due
--- Pending rows of a tier whose try is due and that were not pushed lately, within what may be in flight. A dispatch that
--- reaches further ahead than any does is of a time before the clock was put back.
+-- Pending rows of a tier whose try is due, that are still wanted and were not pushed lately, within what may be in flight.
+-- A dispatch that reaches further ahead than any does is of a time before the clock was put back.
 SELECT j.job_id
 FROM backfill_jobs j
 WHERE j.state = 'pending' AND j.tier = %(tier)s
@@ -57,6 +57,7 @@ WHERE j.state = 'pending' AND j.tier = %(tier)s
   AND (j.dispatched_until IS NULL OR j.dispatched_until <= clock_timestamp()
        OR j.dispatched_until > clock_timestamp() + interval '5 minutes')
   AND (j.not_before IS NULL OR j.not_before <= gapless_now())
+  AND (j.not_after IS NULL OR j.not_after > gapless_now())
 ORDER BY j.next_try, j.job_id
 LIMIT least(%(limit)s, greatest(0, %(ahead)s - (
     SELECT count(*) FROM backfill_jobs f
@@ -220,7 +221,9 @@ FROM (
     WHERE k.state = 'running' AND k.lease_expires <= clock_timestamp()
        OR k.state = 'running' AND k.lease_expires > clock_timestamp() + interval '5 minutes'
        OR k.state = 'pending' AND k.not_after <= gapless_now()
-    ORDER BY k.job_id
+    -- Those of the dead first: somebody waits for them.
+    ORDER BY k.state DESC, k.job_id
+    LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
 ) l
 WHERE j.job_id = l.job_id

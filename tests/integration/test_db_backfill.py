@@ -123,7 +123,7 @@ def test_a_row_waits_for_its_market_time_and_its_next_try(db, symbol):
     )
     claim(db, [ids[1]])
     finish(db, Finish(ids[1], "w1", "pending", "no budget", next_try_in_s=60))
-    assert backfill.due(db, Tier.T0, 10, 8) == [ids[2]]
+    assert backfill.due(db, Tier.T0, 10, 8) == []
     assert claim(db, ids) == [], "not wanted any more is not worth a call"
     assert backfill.reap(db) == 1
     assert state(db, ids[2])[0] == "failed"
@@ -167,6 +167,24 @@ def test_a_worker_that_died_loses_its_rows_and_its_word(db, symbol, wait_until):
     claim(db, [row], "alive")
     assert finish(db, Finish(row, "dead", "done")) == set()
     assert finish(db, Finish(row, "alive", "done")) == {row}
+
+
+def test_rows_that_expire_at_once_are_reaped_a_few_at_a_time_after_those_of_the_dead(
+    db, symbol, monkeypatch
+):
+    monkeypatch.setattr(backfill, "REAPED", 2)
+    past = db.clock.now() - timedelta(minutes=1)
+    late = backfill.enqueue(db, [job(symbol, 2 * n, 2 * n + 1, not_after=past) for n in range(3)])
+    [dead] = backfill.enqueue(db, [job(symbol, 8, 9)])
+    claim(db, [dead], "dead")
+    rows(
+        db,
+        "UPDATE backfill_jobs SET lease_expires = '-infinity' WHERE state = 'running' RETURNING 1",
+    )
+    assert backfill.due(db, Tier.T0, 10, 8) == [], "nobody wants them, reaped or not"
+    assert [backfill.reap(db), state(db, dead)[0]] == [2, "pending"]
+    assert [backfill.reap(db), backfill.reap(db)] == [2, 0]
+    assert {state(db, row)[0] for row in late} == {"failed"}
 
 
 def test_a_worker_that_dies_every_time_parks_the_row(db, symbol, wait_until):
