@@ -18,6 +18,9 @@ ONCE_S = 86_400.0
 LIFE_S = 86_400.0
 """Market seconds for which an element of kind ``jobs`` without a ``not_after`` is tried."""
 
+LEASE_S = 30.0
+"""Real seconds after which an element of which nobody has said a word is dispatched again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Element:
@@ -138,10 +141,14 @@ def mark_dead(db: Database, inbox_id: int, reason: str) -> None:
     )
 
 
-def wanted(db: Database, inbox_ids: Collection[int]) -> dict[int, frozenset[str]]:
-    """Symbols that some elements still want; elements that have ended are left out."""
-    with db.transaction() as conn:
-        found = conn.execute(sql("inbox", "wanted"), {"ids": list(inbox_ids)}).fetchall()
+def hold(db: Database, inbox_ids: Collection[int], lease_s: float) -> dict[int, frozenset[str]]:
+    """Say that elements are worked on: none is dispatched again within so many real seconds.
+
+    Returns:
+        The symbols that each still wants; elements that have ended are left out.
+    """
+    parameters = {"ids": list(inbox_ids), "lease_s": lease_s}
+    found = db.run(lambda conn: conn.execute(sql("inbox", "hold"), parameters).fetchall())
     return {inbox_id: frozenset(remaining) for inbox_id, remaining in found}
 
 

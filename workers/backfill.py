@@ -6,16 +6,15 @@ the claim is renewed meanwhile; a row whose worker died comes back when its clai
 
 import logging
 import random
-import threading
 import uuid
 from collections.abc import Sequence
 from datetime import timedelta
-from types import TracebackType
+from functools import partial
 from typing import Final
 
 from core import metrics
 from core.bars import Bar
-from core.errors import StorageError, UsageError
+from core.errors import UsageError
 from core.windows import Window
 from core.words import Capability, Interval, Share, Tier
 from db import backfill as table
@@ -25,6 +24,7 @@ from workers.asking import Asking
 from workers.context import Context
 from workers.questions import Answered
 from workers.queues import BACKFILL_TIMEOUT_S, BackfillJob
+from workers.renewing import Renewal
 from workers.rows import Series, group
 from workers.verdict import Findings, Verdict, judge
 from workers.writing import Writer
@@ -71,7 +71,8 @@ def backfill(context: Context, job: BackfillJob) -> dict[str, int]:
         # Rows beyond the tier's concurrency get their turn when these have ended.
         waiting = [row for row in waiting if row not in claimed]
         counts["claimed"] += len(rows)
-        with _Claims(context, sorted(claimed), owner):
+        renew = partial(table.heartbeat, context.db, sorted(claimed), owner, LEASE_S)
+        with Renewal(LEASE_S / 3, renew, "claims"):
             for state in _see_through(context, job.tier, rows, owner, deadline):
                 counts[state] = counts.get(state, 0) + 1
     return counts
@@ -211,39 +212,6 @@ class _Run:
 
     def _is_new(self, answer: Answer, bar: Bar) -> bool:
         return any(window.contains(bar.ts) for window in self._gaps.get(answer.symbol_id, ()))
-
-
-class _Claims:
-    """Renews claims from a thread of its own for as long as the block lasts."""
-
-    def __init__(self, context: Context, ids: Sequence[int], owner: str) -> None:
-        self._context = context
-        self._ids = ids
-        self._owner = owner
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._renew, name="claims", daemon=True)
-
-    def __enter__(self) -> None:
-        if self._ids:
-            self._thread.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._over.set()
-        if self._ids:
-            self._thread.join()
-
-    def _renew(self) -> None:
-        while not self._over.wait(LEASE_S / 3):
-            try:
-                table.heartbeat(self._context.db, self._ids, self._owner, LEASE_S)
-            except StorageError as error:
-                # Claims may run out now; their rows are then asked twice, which changes nothing.
-                log.warning("claims not renewed: %s", error)
 
 
 def _with_calendar(

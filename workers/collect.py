@@ -7,6 +7,7 @@ cursor's advance are one transaction in ``Writer``. Running a batch twice change
 import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from statistics import median
 
 from core import metrics
@@ -21,6 +22,7 @@ from workers.asking import Asking
 from workers.context import Context
 from workers.questions import Answered, Question
 from workers.queues import CollectJob, Kind
+from workers.renewing import Renewal
 from workers.stopping import HandedBackError
 from workers.writing import Writer
 
@@ -31,6 +33,7 @@ _PATIENCE_S = 10.0
 """Real seconds for which live work waits for a source: the next sweep asks again anyway."""
 _PATIENCE_DAILY_S = 90.0
 """The same for what is asked once a session; longer than a budget of one minute."""
+_RENEW_S = inbox.LEASE_S / 3
 _SPARE_S = 5.0
 """Real seconds of the job's time limit that are kept for the last calls and the last write."""
 
@@ -45,10 +48,17 @@ def collect(context: Context, job: CollectJob) -> dict[str, int]:
         HandedBackError: the process stops; the batch goes back to its queue.
         StorageError: the database stayed away.
     """
-    clock = context.clock
-    now = clock.now()
-    if now > job.not_after:
+    if context.clock.now() > job.not_after:
         return _drop_stale(context, job)
+    if not job.inbox:
+        return _collect(context, job)
+    hold = partial(inbox.hold, context.db, job.inbox, inbox.LEASE_S)
+    with Renewal(_RENEW_S, hold, "leases of elements"):
+        return _collect(context, job)
+
+
+def _collect(context: Context, job: CollectJob) -> dict[str, int]:
+    clock = context.clock
     interval = job.kind.capability.interval
 
     questions = [
@@ -56,7 +66,7 @@ def collect(context: Context, job: CollectJob) -> dict[str, int]:
         for member in _resolve(context, job)
         for window in _windows(context, job, member)
     ]
-    left_s = clock.real_seconds((job.not_after - now).total_seconds())
+    left_s = clock.real_seconds((job.not_after - clock.now()).total_seconds())
     asking = Asking(
         context,
         job.kind.capability,
@@ -123,7 +133,7 @@ def _wanted(context: Context, job: CollectJob) -> Sequence[str]:
     """The job's symbols; of a coordinator's job those that no other push of its elements has answered."""
     if not job.inbox:
         return job.symbols
-    open_ = inbox.wanted(context.db, job.inbox)
+    open_ = inbox.hold(context.db, job.inbox, inbox.LEASE_S)
     still = {
         symbol
         for row, symbols in job.inbox.items()

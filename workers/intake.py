@@ -40,8 +40,6 @@ from workers.stopping import Stop
 log = logging.getLogger(__name__)
 
 PEEK: Final = 100
-LEASE_S: Final = 30.0
-"""Real seconds after which an element that is not answered is dispatched again."""
 DEFAULT_LIFE: Final = timedelta(seconds=inbox.LIFE_S)
 """Market time for which an element without ``not_after`` is tried."""
 FULL: Final = 10_000
@@ -257,7 +255,7 @@ class Intake:
 
     def dispatch(self) -> int:
         """Turn kept elements into queue jobs and backfill rows; returns how many elements."""
-        due = inbox.dispatchable(self._db, PEEK, LEASE_S)
+        due = inbox.dispatchable(self._db, PEEK, inbox.LEASE_S)
         groups: _Groups = {}
         rows: list[NewJob] = []
         for row in due:

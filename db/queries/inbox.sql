@@ -77,10 +77,15 @@ FROM (SELECT k.inbox_id, coalesce(k.not_after, k.received_at + make_interval(sec
       ORDER BY k.inbox_id FOR UPDATE SKIP LOCKED) l
 WHERE i.inbox_id = l.inbox_id
 
--- name: wanted
--- What some elements still want.
-SELECT i.inbox_id, i.remaining FROM rlc_inbox i
-WHERE i.inbox_id = ANY (%(ids)s) AND i.state IN ('new', 'dispatched')
+-- name: hold
+-- What some elements still want, and a new lease for those that wait for it.
+UPDATE rlc_inbox i
+SET lease_expires = CASE WHEN i.state = 'dispatched' THEN clock_timestamp() + make_interval(secs => %(lease_s)s) END
+FROM (SELECT k.inbox_id FROM rlc_inbox k
+      WHERE k.inbox_id = ANY (%(ids)s) AND k.state IN ('new', 'dispatched')
+      ORDER BY k.inbox_id FOR UPDATE) l
+WHERE i.inbox_id = l.inbox_id
+RETURNING i.inbox_id, i.remaining
 
 -- name: counts
 SELECT i.state, count(*) FROM rlc_inbox i GROUP BY i.state

@@ -234,4 +234,10 @@ class TestInbox:
         inbox.dispatchable(db, 10, 60)
         with db.transaction() as conn:
             inbox.answered(conn, {ids["a"]: ["SPY"], ids["b"]: ["SPY"]})
-        assert inbox.wanted(db, ids.values()) == {ids["a"]: frozenset({"BAC"})}
+        assert inbox.hold(db, ids.values(), 60) == {ids["a"]: frozenset({"BAC"})}
+
+    def test_an_element_that_is_worked_on_is_not_dispatched_again(self, db):
+        ids = inbox.receive(db, [element("a", "SPY"), element("b", "SPY")])
+        inbox.dispatchable(db, 10, 0)
+        inbox.hold(db, [ids["a"]], 60)
+        assert [d.element_id for d in inbox.dispatchable(db, 10, 60)] == ["b"]

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ import pytest
 from core.telemetry import Telemetry
 from core.words import Capability, Tier
 from db import backfill, inbox, universe
-from tests.workers_world import Scripted, World, at
+from providers.base import Call, Page
+from tests.workers_world import Scripted, World, at, every_minute
 from workers.backfill import backfill as run_backfill
 from workers.collect import collect
 from workers.intake import Intake, sources
@@ -345,6 +346,30 @@ def test_a_second_push_of_an_element_asks_only_for_what_the_first_did_not_answer
     collect(context, first)
 
     assert one.asked() == ["B"]
+    assert inbox.counts(world.db) == {"done": 1}
+
+
+def test_an_element_is_not_dispatched_again_while_its_job_runs(
+    world: World, intake: Intake, monkeypatch: pytest.MonkeyPatch, wait_until
+) -> None:
+    monkeypatch.setattr("workers.collect._RENEW_S", 0.05)
+    push(world, element(id="x"))
+    intake.run(burst=True)
+    (job,) = queued(world)
+    run_out = "UPDATE rlc_inbox SET lease_expires = '-infinity' RETURNING 1"
+    held = "SELECT 1 FROM rlc_inbox WHERE lease_expires > clock_timestamp()"
+    dispatched: list[int] = []
+
+    def slow(call: Call, asked_at: datetime) -> Page:
+        dispatched.append(intake.dispatch())
+        world.rows(run_out)
+        wait_until(lambda: world.rows(held), what="the lease is renewed")
+        return every_minute(call, asked_at)
+
+    world.rows(run_out)
+    collect(world.context(Scripted("one", world.clock, slow)), job)
+
+    assert dispatched == [0], "the job took a lease when it began"
     assert inbox.counts(world.db) == {"done": 1}
 
 
