@@ -21,6 +21,9 @@ LIFE_S = 86_400.0
 LEASE_S = 30.0
 """Real seconds after which an element of which nobody has said a word is dispatched again."""
 
+ROWS_LEASE_S = 600.0
+"""The same for one whose backfill rows are kept: it ends with them, whatever is lost."""
+
 
 @dataclass(frozen=True, slots=True)
 class Element:

@@ -276,6 +276,9 @@ class Intake:
         backfill.enqueue(self._db, rows)
         again = [row.inbox_id for row in due if row.again and row.kind == "backfill"]
         backfill.settle(self._db, again)
+        kept = {row.inbox_id for row in rows if row.inbox_id is not None}
+        if kept:
+            inbox.hold(self._db, kept, inbox.ROWS_LEASE_S)
         jobs = [job for key, wanted in groups.items() for job in self._jobs(key, wanted)]
         enqueue_collect(self._redis, self._with_room(jobs))
         return len(due)

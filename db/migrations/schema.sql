@@ -524,6 +524,10 @@ CREATE INDEX budget_blocks_window ON budget_blocks USING btree (scope, counted_u
 
 CREATE INDEX quarantine_asked_at ON quarantine USING btree (asked_at);
 
+CREATE INDEX rlc_inbox_leased ON rlc_inbox USING btree (lease_expires, inbox_id) WHERE (state = 'dispatched'::text);
+
+CREATE INDEX rlc_inbox_new ON rlc_inbox USING btree (inbox_id) WHERE (state = 'new'::text);
+
 CREATE INDEX rlc_inbox_open ON rlc_inbox USING btree (inbox_id) WHERE (state = ANY (ARRAY['new'::text, 'dispatched'::text]));
 
 CREATE INDEX sweep_slots_unpushed ON sweep_slots USING btree (slot_ts) WHERE (pushed_at IS NULL);

@@ -27,22 +27,46 @@ WHERE i.state IN ('done', 'dead', 'expired')
 RETURNING i.element_id, i.inbox_id
 
 -- name: dispatchable
--- Elements that wait, oldest first, marked and leased in the same statement. A lease that reaches further ahead than any
--- does was taken before the clock was put back.
-UPDATE rlc_inbox i
-SET state = 'dispatched', lease_expires = clock_timestamp() + make_interval(secs => %(lease_s)s)
-FROM (
-    SELECT k.inbox_id, k.state AS before FROM rlc_inbox k
-    WHERE (k.state = 'new' OR k.state = 'dispatched' AND (k.lease_expires <= clock_timestamp()
-                                                          OR k.lease_expires > clock_timestamp() + interval '5 minutes'))
-      AND (k.not_after IS NULL OR k.not_after > gapless_now())
+-- Elements that wait, marked and leased in the same statement: new ones in their order, then those whose lease ran out
+-- first. A lease that reaches further ahead than any does was taken before the clock was put back.
+WITH fresh AS (
+    SELECT k.inbox_id, k.state, k.lease_expires FROM rlc_inbox k
+    WHERE k.state = 'new' AND (k.not_after IS NULL OR k.not_after > gapless_now())
     ORDER BY k.inbox_id
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
-) l
-WHERE i.inbox_id = l.inbox_id
-RETURNING i.inbox_id, i.element_id, i.kind, i.payload, i.remaining, i.not_after, i.received_at,
-          l.before = 'dispatched'
+),
+lapsed AS (
+    SELECT k.inbox_id, k.state, k.lease_expires FROM rlc_inbox k
+    WHERE k.state = 'dispatched' AND k.lease_expires <= (SELECT clock_timestamp())
+      AND (k.not_after IS NULL OR k.not_after > gapless_now())
+    ORDER BY k.lease_expires, k.inbox_id
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+),
+put_back AS (
+    SELECT k.inbox_id, k.state, k.lease_expires FROM rlc_inbox k
+    WHERE k.state = 'dispatched' AND k.lease_expires > (SELECT clock_timestamp()) + interval '1 hour'
+      AND (k.not_after IS NULL OR k.not_after > gapless_now())
+    ORDER BY k.lease_expires, k.inbox_id
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+),
+chosen AS (
+    SELECT w.inbox_id, w.state AS before
+    FROM (SELECT * FROM fresh UNION ALL SELECT * FROM lapsed UNION ALL SELECT * FROM put_back) w
+    ORDER BY w.state DESC, w.lease_expires, w.inbox_id
+    LIMIT %(limit)s
+),
+taken AS (
+    UPDATE rlc_inbox i
+    SET state = 'dispatched', lease_expires = clock_timestamp() + make_interval(secs => %(lease_s)s)
+    FROM chosen c
+    WHERE i.inbox_id = c.inbox_id
+    RETURNING i.inbox_id, i.element_id, i.kind, i.payload, i.remaining, i.not_after, i.received_at,
+              c.before = 'dispatched' AS again
+)
+SELECT t.* FROM taken t ORDER BY t.inbox_id
 
 -- name: answered
 UPDATE rlc_inbox i

@@ -11,7 +11,9 @@ from core.words import Tier
 from db import inbox, leader, slots
 from db.errors import DATA_EXCEPTION, sqlstate
 from db.inbox import Element
+from db.pool import connect
 from db.slots import SlotKey
+from db.sql import sql
 from tests.storage import MINUTE, OPEN, answer, at, bar, put, rows
 
 pytestmark = pytest.mark.integration
@@ -217,6 +219,34 @@ class TestInbox:
             "UPDATE rlc_inbox SET lease_expires = lease_expires + interval '2 hours' RETURNING 1",
         )
         assert [d.again for d in inbox.dispatchable(db, 10, 60)] == [True]
+
+    def test_new_elements_come_before_those_whose_lease_ran_out_first(self, db):
+        for name in ("a", "b", "c"):
+            inbox.receive(db, [element(name, "SPY")])
+            inbox.dispatchable(db, 10, 3600)
+        rows(
+            db,
+            "UPDATE rlc_inbox SET lease_expires = clock_timestamp() - CASE element_id"
+            " WHEN 'b' THEN interval '2 s' ELSE interval '1 s' END WHERE element_id <> 'c' RETURNING 1",
+        )
+        inbox.receive(db, [element("d", "SPY"), element("e", "SPY")])
+        found = [[d.element_id for d in inbox.dispatchable(db, 1, 60)] for _ in range(5)]
+        assert found == [["d"], ["e"], ["b"], ["a"], []]
+
+    def test_a_look_for_elements_walks_only_those_that_wait(self, db):
+        inbox.receive(db, [element(f"e{n}", "SPY") for n in range(2000)])
+        inbox.dispatchable(db, 2000, 600)
+        # The owner sees the plan with fresh statistics.
+        with connect(db.url) as owner:
+            owner.execute("ANALYZE rlc_inbox")
+            plan = owner.execute(
+                "EXPLAIN " + sql("inbox", "dispatchable"), {"limit": 100, "lease_s": 60}
+            ).fetchall()
+        text = "\n".join(line for (line,) in plan)
+        assert "Seq Scan on rlc_inbox" not in text, text
+        assert text.count("Index Cond: (lease_expires") + text.count("Index Cond: ((lease") == 2, (
+            text
+        )
 
     def test_live_work_that_nobody_ever_answers_ends_after_a_day(self, db):
         inbox.receive(db, [element("a", "SPY"), element("b", "SPY", kind="backfill")])

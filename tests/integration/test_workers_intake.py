@@ -304,6 +304,15 @@ def test_an_element_that_is_not_answered_is_dispatched_again(world: World, intak
     assert again.id != first[0].id, "the id of the lost job may still be taken"
 
 
+def test_a_backfill_whose_rows_are_kept_is_left_to_them(world: World, intake: Intake) -> None:
+    push(world, element(id="b"), key="market:backfills:T0")
+    push(world, element(id="x"))
+    intake.run(burst=True)
+
+    longest = "SELECT element_id FROM rlc_inbox ORDER BY lease_expires DESC LIMIT 1"
+    assert world.rows(longest) == [("b",)]
+
+
 def test_a_backfill_of_several_symbols_is_not_asked_again_for_what_it_has(
     world: World, intake: Intake
 ) -> None:
