@@ -47,7 +47,7 @@ PROCESSES: Sequence[str] = (
     "exporter",
 )
 _WEIGHTS: Mapping[Kind, int] = {
-    Kind.KILL: 15,
+    Kind.KILL: 9,
     Kind.PAUSE: 11,
     Kind.TERM: 8,
     Kind.REDIS_KILL: 8,
@@ -74,7 +74,8 @@ _PROVIDER_FAULTS = (
 )
 _SOURCES = ("finnhub", "yahoo")
 _LINKS = ("postgres-link", "postgres-link", "redis-link")
-_WRITERS = ("collect-t0", "collect-t1", "collect-t0", "backfill-t0", "backfill-t2", "collect-t2")
+_WRITERS = ("collect-t1", "collect-t1", "collect-t0", "intake", "intake-2", "backfill-t2")
+"""Who is struck in the middle of a transaction; T1 stores bars that are settled when they are first asked for."""
 _DURING_DELAY = frozenset({Kind.KILL, Kind.TERM, Kind.POSTGRES_STOP, Kind.CUT})
 _DURING_SHARE = 0.6
 """Of these, those that strike while PostgreSQL's connections are slow: transactions are open for long then,
@@ -108,6 +109,10 @@ class Fault:
         return " ".join(words)
 
 
+_MIDST = (Fault(0.0, Kind.KILL, "a writer"),)
+"""Each run has one: the target is drawn when it is placed."""
+
+
 def schedule(
     seed: int, count: int, first_s: float, last_s: float, kinds: Sequence[Kind] = ()
 ) -> tuple[Fault, ...]:
@@ -124,9 +129,9 @@ def schedule(
         kinds: Only these; empty: all of them, and a slow database in each run.
     """
     draws = random.Random(f"gapless chaos {seed}")
-    always = [] if kinds else [_slow_database]
+    always = [] if kinds else [_slow_database(draws), *_MIDST]
     drawn = [_fault(draws, kind) for kind in _kinds(draws, count - len(always), kinds)]
-    drawn = sorted([*(make(draws) for make in always), *drawn], key=_delays_first)[:count]
+    drawn = sorted([*always, *drawn], key=_delays_first)[:count]
     found: list[Fault] = []
     for fault in drawn:
         # A few tries to find a free moment for this target; else it is left out.
@@ -146,7 +151,7 @@ def _placed(
     draws: random.Random, fault: Fault, found: Sequence[Fault], first_s: float, last_s: float
 ) -> Fault:
     slow = [one for one in found if one.kind is Kind.DELAY and one.target == "postgres-link"]
-    if slow and fault.kind in _DURING_DELAY and draws.random() < _DURING_SHARE:
+    if slow and fault.kind in _DURING_DELAY and (fault in _MIDST or draws.random() < _DURING_SHARE):
         delay = draws.choice(slow)
         at_s = min(draws.uniform(delay.at_s + 0.1, delay.ends_s), last_s - fault.lasts_s)
         target = draws.choice(_WRITERS) if fault.kind in BY_SIGNAL else fault.target

@@ -50,7 +50,7 @@ class Traffic:
 
     world: World
     draws: random.Random
-    every_s: float = 0.4
+    every_s: float = 0.25
     """Real seconds between two asks, on average."""
     asked: list[Asked] = field(default_factory=list[Asked])
     elements: list[Element] = field(default_factory=list[Element])
