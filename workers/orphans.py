@@ -1,14 +1,15 @@
 """Finds jobs that stand nowhere: waiting or started by their own word, in no list, run by nobody.
 
 Every step of ours and of RQ's is atomic, so this takes a Redis that lost a part of itself, such as an
-append-only file cut short, or somebody's hand. It costs a walk over the queue's jobs, so one worker of
-a queue does it at a time.
+append-only file cut short, or somebody's hand. It costs a walk over all keys of the server, so one
+worker of a queue does it at a time.
 
 Keys, per queue Q: as in ``recovery``, and ``gapless:orphans:Q`` the turn of whoever looks.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, Final, cast
 
 from redis import Redis
@@ -19,7 +20,9 @@ log = logging.getLogger(__name__)
 
 TURN_S: Final = 25
 """Real seconds for which nobody else looks."""
-_AT_ONCE = 500
+_AT_ONCE = 5_000
+_OURS = "rq:[jw]o*"
+"""Hashes of jobs and of workers, in one walk."""
 
 _ADOPT = """
 -- KEYS: 1 = rq:wip:Q, 2 = rq:queue:Q, 3 = rq:queue:Q:intermediate, 4 = rq:job:<id>
@@ -62,19 +65,24 @@ class Orphans:
             redis: A client with bytes replies.
             fail: Puts a job (id, reason) aside that died as often as it may.
         """
-        self._name = queue
         self._redis = cast("Any", redis)
         self._fail = fail
+        kind, _, tier = queue.partition(":")
+        self._jobs = f"rq:job:c-*-{tier}-*" if kind == "collect" else f"rq:job:b-{tier}-*"
+        self._workers = f"rq:worker:{queue.replace(':', '-')}-*"
+        self._turn = f"gapless:orphans:{queue}"
         self._lists = (f"rq:wip:{queue}", f"rq:queue:{queue}", f"rq:queue:{queue}:intermediate")
         self._adopt = redis.register_script(_ADOPT)
 
     def run(self) -> None:
         """Look once, unless somebody did lately; raises redis errors as they come."""
-        turn = f"gapless:orphans:{self._name}"
-        if not self._redis.set(turn, "1", nx=True, ex=TURN_S):
+        if not self._redis.set(self._turn, "1", nx=True, ex=TURN_S):
             return
         # The jobs first: one that is pushed after this look stands in the lists.
-        said = set(self._unfinished())
+        said: set[str] = set()
+        for keys in self._walk():
+            said.update(self._unfinished([key for key in keys if fnmatchcase(key, self._jobs)]))
+            self._mark_worn_out([key for key in keys if fnmatchcase(key, self._workers)])
         for job_id in sorted(said - self._listed()):
             did = self._adopt(
                 keys=[*self._lists, f"rq:job:{job_id}"],
@@ -84,20 +92,16 @@ class Orphans:
                 log.warning("job that stood in no list pushed again", extra={"job": job_id})
             elif did == 3:
                 self._fail(job_id, "it was started and stood in no list each time")
-        self._mark_worn_out()
 
-    def _unfinished(self) -> Iterator[str]:
-        """Ids of our jobs that wait or run by their own word."""
-        kind, _, tier = self._name.partition(":")
-        pattern = f"rq:job:c-*-{tier}-*" if kind == "collect" else f"rq:job:b-{tier}-*"
-        for keys in self._scan(pattern):
-            with self._redis.pipeline(transaction=False) as pipe:
-                for key in keys:
-                    pipe.hget(key, "status")
-                replies = pipe.execute(raise_on_error=False)
-            for key, status in zip(keys, replies, strict=True):
-                if status in (b"queued", b"started"):
-                    yield key.decode(errors="replace").removeprefix("rq:job:")
+    def _unfinished(self, keys: Sequence[str]) -> Iterator[str]:
+        """Ids of those of our jobs that wait or run by their own word."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.hget(key, "status")
+            replies = pipe.execute(raise_on_error=False)
+        for key, status in zip(keys, replies, strict=True):
+            if status in (b"queued", b"started"):
+                yield key.removeprefix("rq:job:")
 
     def _listed(self) -> set[str]:
         wip, queue, taken = self._lists
@@ -109,18 +113,16 @@ class Orphans:
         found = {entry.decode(errors="replace").partition(":")[0] for entry in running}
         return found.union(*({e.decode(errors="replace") for e in ids} for ids in waiting))
 
-    def _mark_worn_out(self) -> None:
+    def _mark_worn_out(self, keys: Sequence[str]) -> None:
         """Let what a worker wrote of itself after a flush end by itself; the living renew theirs."""
-        for keys in self._scan(f"rq:worker:{self._name.replace(':', '-')}-*"):
-            for key in keys:
-                if self._redis.ttl(key) == -1:
-                    self._redis.expire(key, RESULT_TTL_S)
+        for key in keys:
+            if self._redis.ttl(key) == -1:
+                self._redis.expire(key, RESULT_TTL_S)
 
-    def _scan(self, pattern: str) -> Iterator[list[bytes]]:
+    def _walk(self) -> Iterator[list[str]]:
         cursor = 0
         while True:
-            cursor, keys = self._redis.scan(cursor, match=pattern, count=_AT_ONCE)
-            if keys:
-                yield keys
+            cursor, keys = self._redis.scan(cursor, match=_OURS, count=_AT_ONCE)
+            yield [key.decode(errors="replace") for key in keys]
             if cursor == 0:
                 return

@@ -20,7 +20,6 @@ from rq.registry import FailedJobRegistry, FinishedJobRegistry
 from rq.worker_registration import clean_worker_registry
 
 from core.clock import Clock
-from workers.orphans import Orphans
 from workers.queues import FAILURE_TTL_S, HINT_TTL_S
 
 log = logging.getLogger(__name__)
@@ -30,8 +29,7 @@ LEASE_S: Final = 10.0
 TAKEN_S: Final = 5.0
 """Real seconds after which a job that was taken and not begun is pushed again."""
 REGISTRIES_S: Final = 30.0
-"""Real seconds between two trims of RQ's lists of finished and failed jobs and dead workers, and
-between two looks for jobs that stand in no list."""
+"""Real seconds between two trims of RQ's lists of finished and failed jobs and dead workers."""
 _AT_ONCE = 200
 
 _LOST = """
@@ -121,7 +119,6 @@ class Recovery:
         self._taken = queue.intermediate_queue_key
         self._seen: dict[str, float] = {}
         self._trimmed = float("-inf")
-        self._orphans = Orphans(queue.name, redis, fail)
         self._vouch_script = redis.register_script(_VOUCH)
         self._lost_script = redis.register_script(_LOST)
         self._taken_script = redis.register_script(_TAKEN)
@@ -137,7 +134,6 @@ class Recovery:
             for registry in (FinishedJobRegistry, FailedJobRegistry):
                 cast("Any", registry)(name, connection=self._redis).cleanup()
             clean_worker_registry(self._queue)
-            self._orphans.run()
 
     def vouch(self, executions: Sequence[str], client: Any = None) -> None:
         """Say that jobs that we run are alive.

@@ -29,6 +29,7 @@ from rq.worker_registration import register
 from core.clock import Clock
 from core.errors import BadJobError, GaplessError
 from core.log import mask
+from workers.orphans import Orphans
 from workers.queues import SILENCE_S
 from workers.recovery import LEASE_S, Recovery
 from workers.stopping import HandedBackError, Stop
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 _POLL_S = 0.5
 """Longest sleep in Redis; also how soon the loop notices a wish to stop."""
 _HOUSEKEEPING_S = 2.0
+_ORPHANS_S = 30.0
 _BACKOFF_MAX_S = 2.0
 _HEALTHY_S = 30.0
 _OVERRUN_S = 120.0
@@ -142,6 +144,7 @@ class BatchWorker(SimpleWorker):
         self._running: dict[str, _Held] = {}
         self._overrun_s = overrun_s
         self._recovery = Recovery(self._queue, redis, clock, self._give_up)
+        self._orphans = Orphans(queue, redis, self._give_up)
         self._beat = clock.monotonic()
         self._lost_since: float | None = None
         self._over = False
@@ -210,8 +213,9 @@ class BatchWorker(SimpleWorker):
         """
         # The housekeeper puts us on RQ's list, and again whenever Redis has forgotten it.
         self.birth_date = rq_now()
-        keeper = threading.Thread(target=self._keep_house, name="housekeeper", daemon=True)
-        keeper.start()
+        self._beside("housekeeper", self._keep_house, _HOUSEKEEPING_S)
+        # In a thread of its own: a walk over a large Redis may take longer than a job's lease.
+        self._beside("orphans", self._orphans.run, _ORPHANS_S)
         backoff = 0.1
         try:
             while not self._stop.requested:
@@ -315,21 +319,29 @@ class BatchWorker(SimpleWorker):
 
     # What goes on beside the jobs.
 
+    def _beside(self, name: str, chore: Callable[[], None], every_s: float) -> None:
+        """Do a chore now and then, in a thread of its own, for as long as the loop turns."""
+
+        def again() -> None:
+            while not self._over:
+                try:
+                    chore()
+                except RedisError as error:
+                    log.debug("%s: %s", name, error)
+                except Exception:
+                    # Without the housekeeper every batch of this process would soon count as lost.
+                    log.exception("%s failed", name)
+                waited = 0.0
+                while waited < every_s and not self._over:
+                    self._clock.sleep(0.25)
+                    waited += 0.25
+
+        threading.Thread(target=again, name=name, daemon=True).start()
+
     def _keep_house(self) -> None:
         """Vouch for running jobs, recover lost ones, stay in RQ's list of workers."""
-        while not self._over:
-            try:
-                self._vouch()
-                self._recovery.run()
-            except RedisError as error:
-                log.debug("housekeeping: %s", error)
-            except Exception:
-                # Without this thread every batch of this process would soon count as lost.
-                log.exception("housekeeping failed")
-            waited = 0.0
-            while waited < _HOUSEKEEPING_S and not self._over:
-                self._clock.sleep(0.25)
-                waited += 0.25
+        self._vouch()
+        self._recovery.run()
 
     def _vouch(self) -> None:
         with self._guard:

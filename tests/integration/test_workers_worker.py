@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,10 +24,13 @@ from workers.queues import (
     COLLECT_FUNCTION,
     CollectJob,
     Kind,
+    connect,
     depths,
     enqueue_collect,
 )
 from workers.recovery import Recovery
+from workers.stopping import Stop
+from workers.worker import BatchWorker
 
 pytestmark = pytest.mark.integration
 
@@ -371,6 +375,40 @@ def test_a_look_for_orphans_pushes_no_job_that_is_taken_care_of(
     redis.set("go", 1)
     wait_until(lambda: redis.llen("done") == 6)
     assert redis.llen("begun") == 6
+
+
+def test_a_long_walk_for_orphans_costs_no_running_job_its_lease(
+    redis: Redis, redis_url: str, wait_until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walking, go = threading.Event(), threading.Event()
+
+    def walk(_orphans: Orphans) -> None:
+        walking.set()
+        go.wait(60)
+
+    monkeypatch.setattr(Orphans, "run", walk)
+    clock = SystemClock()
+    stop = Stop(clock)
+    worker = BatchWorker(
+        QUEUE, {COLLECT_FUNCTION: lambda _: go.wait(60)}, connect(redis_url), clock, stop, slots=1
+    )
+    loop = threading.Thread(target=worker.run)
+    loop.start()
+    try:
+        assert walking.wait(10)
+        enqueue_collect(redis, [job(1)])
+
+        def leases() -> Any:
+            return [until for _, until in redis.zrange(f"rq:wip:{QUEUE}", 0, -1, withscores=True)]
+
+        wait_until(leases, what="the job runs")
+        first = leases()
+        wait_until(lambda: leases() > first, what="its lease is renewed")
+    finally:
+        go.set()
+        stop.request()
+        loop.join(timeout=20)
+    assert not loop.is_alive()
 
 
 def test_a_batch_that_hangs_ends_its_process_and_counts_as_a_death(
