@@ -39,6 +39,8 @@ _CONNECT_S = 0.04
 _ANSWER_S = 0.07
 _REST_S = 0.25
 _SEGMENTS_SENT = 16
+_IDLE = 8
+"""Connections kept; a script takes 0.2 ms, so more are busy at once only where a process is overloaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +188,11 @@ class RoutingState:
             conn.disconnect()
             self._drop_idle()
             raise
-        self._idle.append(conn)
+        if len(self._idle) < _IDLE:
+            self._idle.append(conn)
+        else:
+            # Left over from a moment when many asked at once.
+            conn.disconnect()
         return answer
 
     def _drop_idle(self) -> None:
