@@ -85,7 +85,7 @@ def _minimise(options: argparse.Namespace) -> int:
         for number in list(kept):
             fewer = [one for one in kept if one != number]
             options.only = ",".join(map(str, fewer))
-            row = _apart(options, seed, "chaos-0", Path(scratch))
+            row = _apart(options, seed, options.lane, Path(scratch))
             Path(scratch, f"{seed}.json").unlink(missing_ok=True)
             if row["bad"]:
                 kept = fewer
@@ -104,7 +104,7 @@ def _mutations(options: argparse.Namespace) -> int:
         for name in [options.mutation] if options.mutation else sorted(MUTATIONS):
             options.mutation, caught[name] = name, None
             for seed in range(options.first, options.first + options.seeds):
-                row = _apart(options, seed, "chaos-0", Path(scratch))
+                row = _apart(options, seed, options.lane, Path(scratch))
                 Path(scratch, f"{seed}.json").unlink(missing_ok=True)
                 print(
                     f"{name}, seed {seed}: {', '.join(row['bad']) or row['trouble'] or 'ok'}",

@@ -140,6 +140,10 @@ def _report(
         **{name: checked[name] for name in ("expected", "missing", "wrong", "duplicate")},
         **{name: checked[name] for name in ("lookahead", "limit_violations", "requests")},
         **{name.replace(" ", "_"): [round(v, 1) for v in ends] for name, ends in grown.items()},
+        **{
+            f"series_{name.replace(' ', '_')}": [round(v, 1) for v in one.values]
+            for name, one in series.items()
+        },
     }
     flat["ok"] = not bad and not restarts and bool(checked["ok"])
     return flat
