@@ -47,7 +47,7 @@ PROCESSES: Sequence[str] = (
     "exporter",
 )
 _WEIGHTS: Mapping[Kind, int] = {
-    Kind.KILL: 9,
+    Kind.KILL: 5,
     Kind.PAUSE: 11,
     Kind.TERM: 8,
     Kind.REDIS_KILL: 8,
@@ -74,7 +74,10 @@ _PROVIDER_FAULTS = (
 )
 _SOURCES = ("finnhub", "yahoo")
 _LINKS = ("postgres-link", "postgres-link", "redis-link")
-_WRITERS = ("collect-t1", "collect-t1", "collect-t0", "intake", "intake-2", "backfill-t2")
+_MIDST_OF: Mapping[str, Sequence[str]] = {
+    "a writer": ("collect-t1", "collect-t1", "collect-t0", "backfill-t2"),
+    "an intake": ("intake", "intake-2"),
+}
 """Who is struck in the middle of a transaction; T1 stores bars that are settled when they are first asked for."""
 _DURING_DELAY = frozenset({Kind.KILL, Kind.TERM, Kind.POSTGRES_STOP, Kind.CUT})
 _DURING_SHARE = 0.6
@@ -109,8 +112,8 @@ class Fault:
         return " ".join(words)
 
 
-_MIDST = (Fault(0.0, Kind.KILL, "a writer"),)
-"""Each run has one: the target is drawn when it is placed."""
+_MIDST = tuple(Fault(0.0, Kind.KILL, name) for name in _MIDST_OF)
+"""Each run has these: the target is drawn when they are placed."""
 
 
 def schedule(
@@ -154,7 +157,9 @@ def _placed(
     if slow and fault.kind in _DURING_DELAY and (fault in _MIDST or draws.random() < _DURING_SHARE):
         delay = draws.choice(slow)
         at_s = min(draws.uniform(delay.at_s + 0.1, delay.ends_s), last_s - fault.lasts_s)
-        target = draws.choice(_WRITERS) if fault.kind in BY_SIGNAL else fault.target
+        target = fault.target
+        if fault.kind in BY_SIGNAL:
+            target = draws.choice(_MIDST_OF.get(fault.target, _MIDST_OF["a writer"]))
         return Fault(round(at_s, 2), fault.kind, target, fault.lasts_s, fault.detail)
     at_s = draws.uniform(first_s, last_s - fault.lasts_s)
     return Fault(round(at_s, 2), fault.kind, fault.target, fault.lasts_s, fault.detail)

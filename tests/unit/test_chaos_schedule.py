@@ -16,9 +16,9 @@ def test_the_same_seed_gives_the_same_schedule() -> None:
 def test_a_schedule_is_pinned_so_that_a_seed_means_the_same_in_every_version() -> None:
     lines = [str(fault) for fault in schedule(1, 12, 1.5, 24.0)[:3]]
     assert lines == [
-        "  5.56 s pause collect-t1 for 4.00 s",
-        "  8.26 s postgres_stop postgres for 1.93 s",
-        "  9.35 s cut postgres-link for 0.50 s",
+        "  6.62 s redis_kill redis for 1.92 s",
+        "  6.76 s delay postgres-link for 3.60 s seconds=0.05",
+        "  7.08 s postgres_stop postgres for 0.37 s",
     ]
 
 
