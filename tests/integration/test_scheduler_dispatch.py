@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import pairwise
+from typing import Any, cast
 
 import pytest
 from redis import Redis
@@ -170,8 +171,9 @@ def test_a_row_whose_worker_fell_silent_goes_alone(market, redis, wait_until):
 def carried(redis: Redis) -> list[list[int]]:
     """The rows of each job in the queue of T0, in its order."""
     found = []
-    for job_id in redis.lrange("rq:queue:backfill:T0", 0, -1):
-        data = zlib.decompress(redis.hget(f"rq:job:{job_id.decode()}", "data"))
+    for job_id in cast("Any", redis).lrange("rq:queue:backfill:T0", 0, -1):
+        packed = cast("Any", redis).hget(f"rq:job:{job_id.decode()}", "data")
+        data = zlib.decompress(packed)
         found.append(json.loads(data)[2][0]["ids"])
     return found
 

@@ -8,6 +8,7 @@ and at the end the id goes on ``done``.
 import signal
 import sys
 from functools import partial
+from typing import Any, cast
 
 import rq.registry
 from redis import Redis
@@ -39,8 +40,9 @@ def batch(redis: Redis, clock: SystemClock, stop: Stop, payload: object) -> dict
 def main() -> int:
     url, queue, *wrong_by = sys.argv[1:4]
     if wrong_by:
-        right = rq.registry.current_timestamp
-        rq.registry.current_timestamp = lambda: right() + int(wrong_by[0])
+        registry = cast("Any", rq.registry)
+        right = registry.current_timestamp
+        registry.current_timestamp = lambda: right() + int(wrong_by[0])
     configure("INFO")
     clock = SystemClock()
     stop = Stop(clock, finish_s=0.3, grace_s=1.5)
