@@ -106,7 +106,7 @@ def test_without_redis_a_process_opens_and_probes_on_its_own(
     with closing(router(server.url, CLOCK, [source("a"), source("b")])) as built:
         assert lease(built).source == "a"
         server.stop()
-        for _ in range(5):
+        for _ in range(4):
             lease(built, pinned="a").failed(ProviderUnavailableError("refused"), 0.01, endpoint="x")
         assert lease(built).source == "b"
         found: list[bool] = []
