@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
-from bench.queue import intake, throughput
+from bench.queue import flushall, intake, throughput
 from bench.run import Run
 
 MEASURES: dict[str, Callable[[Run], None]] = {
     "throughput": throughput.measure,
     "intake": intake.measure,
+    "flushall": flushall.measure,
 }
