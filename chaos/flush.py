@@ -20,7 +20,7 @@ from workers.queues import depths
 
 _QUEUE: Final = "collect:T2"
 _WORKER: Final = "collect-t2"
-_LONGEST: Final = 20
+_LONGEST: Final = 40
 """Minutes of the longest window."""
 _PATIENCE_S = 120.0
 
