@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from chaos import results
@@ -58,18 +59,22 @@ def _campaign(options: argparse.Namespace) -> int:
         tempfile.TemporaryDirectory(prefix="gapless-chaos-") as scratch,
         ThreadPoolExecutor(options.lanes) as pool,
     ):
-        lanes = [f"{options.lane}-{number}" for number in range(options.lanes)]
+        free: SimpleQueue[str] = SimpleQueue()
+        for number in range(options.lanes):
+            free.put(f"{options.lane}-{number}")
 
-        def work(lane: str) -> None:
-            while seeds:
-                seed = seeds.pop(0)
+        def work(seed: int) -> None:
+            lane = free.get()
+            try:
                 row = _apart(options, seed, lane, Path(scratch))
-                rows.append(row)
-                if options.results:
-                    results.append(options.results, row)
-                _say(row)
+            finally:
+                free.put(lane)
+            rows.append(row)
+            if options.results:
+                results.append(options.results, row)
+            _say(row)
 
-        list(pool.map(work, lanes))
+        list(pool.map(work, seeds))
     flat = results.summary(rows) | {"speed": options.speed, "lanes": options.lanes}
     _show(flat)
     if options.json:
@@ -140,7 +145,7 @@ def _apart(options: argparse.Namespace, seed: int, lane: str, scratch: Path) -> 
         row = json.loads(out.read_text())
     else:
         said = (done.stderr.strip().splitlines() or ["no word"])[-1]
-        row = asdict(_untold(seed, f"exit {done.returncode}: {said}"))
+        row = asdict(_untold(seed, f"exit {done.returncode}: {mask(said)}"))
     return row | {"code": results.code_digest()}
 
 

@@ -12,7 +12,7 @@ import orjson
 from chaos.judge import Verdict, judge
 from chaos.run import Course
 from chaos.traffic import Asked, Element
-from chaos.world import Plan, World
+from chaos.world import LISTS, Plan, World
 from core.clock import Clock
 from core.windows import Window
 from ops.embedded.home import Home
@@ -107,8 +107,8 @@ def _push(world: World, course: Course, count: int) -> list[Element]:
                     "end": window.end.isoformat(),
                 }
             )
-            pipe.lpush("market:jobs", raw)
-            elements.append(Element(f"flush-{number}", "market:jobs", raw, 0.0))
+            pipe.lpush(LISTS[0], raw)
+            elements.append(Element(f"flush-{number}", LISTS[0], raw, 0.0))
             course.traffic.asked.append(Asked(symbol, window, element=f"flush-{number}", once=True))
         pipe.execute()
     course.traffic.elements += elements

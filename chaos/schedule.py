@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from sim.faults import KINDS
+
 
 class Kind(StrEnum):
     """What can go wrong."""
@@ -59,19 +61,9 @@ _WEIGHTS: Mapping[Kind, int] = {
     Kind.DELAY: 4,
     Kind.PROVIDER: 9,
 }
-# Stale and wrong answers are the routing bench's: what a source says of a bar is stored as what it said.
-_PROVIDER_FAULTS = (
-    "refuse",
-    "reset",
-    "5xx",
-    "429",
-    "slow",
-    "hang",
-    "garbage",
-    "drop_bars",
-    "throttle_200",
-    "expired_key",
-)
+_UNTRUE = ("stale", "wrong_prices")
+"""The routing bench's: what a source says of a bar is stored as what it said."""
+_PROVIDER_FAULTS = tuple(kind for kind in KINDS if kind not in _UNTRUE)
 _SOURCES = ("finnhub", "yahoo")
 _LINKS = ("postgres-link", "postgres-link", "redis-link")
 _MIDST_OF: Mapping[str, Sequence[str]] = {

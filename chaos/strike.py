@@ -25,7 +25,8 @@ class Struck:
     """Real seconds after the replay began, when it had begun."""
     ended_s: float | None = None
     """The same, when its target could go on; None while it lasts."""
-    requests_before: int = 0
+    met_before: int = 0
+    """Requests that met any fault of the source before this one."""
     forgot: frozenset[bytes] = frozenset()
     """Elements that were still on the coordinator's lists when Redis forgot, or may have forgotten, them."""
     note: str = ""
@@ -58,9 +59,11 @@ def begin(world: World, struck: Struck) -> None:
             count = world.proxies[fault.target].delay(float(fault.detail["seconds"]))
             struck.hit, struck.note = count > 0, f"{count} connections"
         case Kind.PROVIDER:
-            struck.requests_before = world.sim.get("/admin/stats")["requests"]
+            source = _asked(world, fault.target)
+            struck.met_before = sum(source["faults"].values())
+            # A closed listener sees nobody: it is struck where somebody asked it before.
+            struck.hit = fault.detail["fault"] == "refuse" and source["requests"] > 0
             world.sim.post("/admin/faults", {"add": [_provider_fault(fault, number)]})
-            struck.hit = True
 
 
 def _flush(world: World, struck: Struck) -> None:
@@ -109,12 +112,16 @@ def end(world: World, struck: Struck) -> None:
             world.proxies[fault.target].delay(0.0)
         case Kind.PROVIDER:
             world.sim.post("/admin/faults", {"clear": [_name(struck.number)]})
-            asked = world.sim.get("/admin/stats")["requests"] - struck.requests_before
-            # A closed listener sees nobody; its callers go elsewhere, which is the point.
-            struck.hit = asked > 0
-            struck.note = f"{asked} requests meanwhile"
+            met = sum(_asked(world, fault.target)["faults"].values()) - struck.met_before
+            struck.hit = struck.hit or met > 0
+            struck.note = f"{met} requests met it"
         case Kind.KILL | Kind.TERM | Kind.REDIS_FLUSH:
             pass
+
+
+def _asked(world: World, source: str) -> dict[str, Any]:
+    """What the simulator counts of a source."""
+    return world.sim.get("/admin/stats")["sources"][source]
 
 
 def _provider_fault(fault: Fault, number: int) -> dict[str, object]:

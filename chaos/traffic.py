@@ -26,9 +26,8 @@ class Asked:
     symbol: str
     window: Window
     """Of one-minute bars."""
-    job_id: int | None = None
-    """Its backfill row; None: an element of the coordinator asked for it."""
     element: str | None = None
+    """The coordinator's that asks for it; None: an operator does."""
     once: bool = False
     """Whether one answer of one source is all that was promised; a backfill asks the next for what lacks."""
 
