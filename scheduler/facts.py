@@ -50,8 +50,8 @@ GAP_FULL_EVERY_REAL_S = 10.0
 
 GAP_DUTY = 10.0
 GAP_LONGEST_REST_S = 10.0
-"""A gap pass rests this many times as long as passes usually take, so many real seconds at most: one pass
-through a slow database is no reason to leave gaps unseen for minutes."""
+"""A gap pass comes this many times as long after the last as the quickest of the newest passes took, so many
+real seconds at most: one pass through a slow database is no reason to leave gaps unseen for minutes."""
 
 GAP_REAL_S = 2.0
 """Real seconds that a live answer gets at least, where a replay makes cadence and grace shorter."""

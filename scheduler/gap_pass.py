@@ -6,7 +6,7 @@ an earlier pass handed over and nobody filled is found again.
 
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -44,6 +44,15 @@ class _Case:
     able: Sequence[SourceFact]
     """What sources can do, without those that an operator has switched off."""
     since: Mapping[int, datetime]
+
+
+def rest_s(took: Collection[float]) -> float:
+    """Real seconds from the begin of a pass to the next, by how long the newest passes took.
+
+    The quickest of them counts: what made the others slow, such as a database that was, may be over.
+    """
+    usual_s = facts.GAP_DUTY * min(took)
+    return max(facts.GAP_EVERY_REAL_S, min(facts.GAP_LONGEST_REST_S, usual_s))
 
 
 class GapPass:
@@ -92,8 +101,7 @@ class GapPass:
         self._telemetry.observe(metrics.GAP_PASS_SECONDS, took, "full" if full else "newest")
         self._next_market = market + facts.GAP_EVERY_MARKET_S
         self._took.append(took)
-        rest_s = min(facts.GAP_LONGEST_REST_S, min(self._took) * facts.GAP_DUTY)
-        self._next_real = began + max(facts.GAP_EVERY_REAL_S, rest_s)
+        self._next_real = began + rest_s(self._took)
         if full:
             self._next_full_market = market + facts.GAP_FULL_EVERY.total_seconds()
             self._next_full_real = began + facts.GAP_FULL_EVERY_REAL_S
