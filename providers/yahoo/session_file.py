@@ -83,7 +83,6 @@ class SessionFile:
 
     def write(self, state: SessionState) -> None:
         """Replace the state in one step."""
-        self._memory = state
         fresh = self._path.with_suffix(f".{os.getpid()}.new")
         try:
             fresh.unlink(missing_ok=True)
@@ -94,6 +93,8 @@ class SessionFile:
             fresh.replace(self._path)
         except OSError as error:
             log.warning("Yahoo's session is not shared", extra={"why": str(error)})
+        # Last: who is handed the session from here finds the folder at rest.
+        self._memory = state
 
     @contextmanager
     def locked(self) -> Generator[None]:
