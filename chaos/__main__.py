@@ -154,7 +154,7 @@ def _one(options: argparse.Namespace) -> int:
     clock = SystemClock()
     plan = Plan(options.one, options.symbols, options.minutes, options.speed, options.mutation)
     faults = _faults(options, options.one)
-    home = Home(Path(load().gapless_home) / options.lane, clock=clock)
+    home = Home(load().gapless_home, clock=clock).within(options.lane)
     try:
         outcome = run(plan, faults, home, clock)
     except GaplessError as error:

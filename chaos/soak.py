@@ -174,7 +174,7 @@ def main() -> int:
     judged = min(390, int(seconds * options.speed / 60) - 15)
     plan = Plan(options.seed, options.symbols, judged, options.speed)
     try:
-        report = soak(plan, Home(Path(load().gapless_home) / "soak", clock=clock), clock, seconds)
+        report = soak(plan, Home(load().gapless_home, clock=clock).within("soak"), clock, seconds)
     except GaplessError as error:
         print(f"soak: {error}", file=sys.stderr)
         return 1

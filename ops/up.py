@@ -39,7 +39,7 @@ def up(*, sim: bool, universe_file: Path | None, once_ready: bool) -> int:
     clock = SystemClock()
     home = Home(config.gapless_home, clock=clock)
     if sim:
-        home = Home(home.path / "sim", clock=clock)
+        home = home.within("sim")
     _say(f"state folder {home.path}: servers, data, logs, secrets")
     stack = Stack("up --sim" if sim else "up", home, clock, _say)
     with StopSignals() as stop:

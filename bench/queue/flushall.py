@@ -15,7 +15,7 @@ def measure(run: Run) -> None:
     """Queue, forget, go on."""
     jobs = run.size(_JOBS, 300)
     plan = Plan(1, 60, run.size(390, 90), speed=120.0)
-    home = Home(f"{load().gapless_home}/flushall", clock=run.clock)
+    home = Home(load().gapless_home, clock=run.clock).within("flushall")
     try:
         done = flush_in_session(plan, jobs, home, run.clock)
     except RuntimeError as error:

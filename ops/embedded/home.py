@@ -56,6 +56,10 @@ class Home:
     def __fspath__(self) -> str:
         return str(self.path)
 
+    def within(self, name: str) -> "Home":
+        """A state folder of its own inside this one: another installation with other servers."""
+        return Home(self.path / name, servers_root=self._servers_root, clock=self._clock)
+
     def lock(self, description: str) -> FolderLock:
         """The right to run this folder's processes, for a ``with`` block.
 

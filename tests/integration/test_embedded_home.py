@@ -55,6 +55,15 @@ def test_a_new_folder_is_its_owner_s_alone_and_git_does_not_see_it(make_home):
     assert (home.path / ".gitignore").read_text().endswith("\n*\n")
 
 
+def test_a_home_within_a_home_has_its_own_lock_and_secrets(make_home):
+    home = make_home()
+    inner = home.within("lane")
+
+    with home.lock("ops up"), inner.lock("chaos"):
+        assert inner.path == home.path / "lane"
+        assert inner.secret("some") != home.secret("some")
+
+
 def test_a_secret_is_made_once_and_kept_from_others(make_home):
     home = make_home()
     secret = home.secret("some")
