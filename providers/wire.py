@@ -1,12 +1,11 @@
 """One HTTP request to a vendor: a kept connection, never sent twice, on request a browser's TLS.
 
-libcurl handles (``curl_cffi.Curl``), one per thread and set up once, cost a fraction of what
+libcurl handles (``curl_cffi.Curl``), set up once and kept, cost a fraction of what
 ``curl_cffi.requests.Session`` costs, and are the only place to stop libcurl from resending.
 """
 
 import re
-import threading
-import weakref
+from collections import deque
 from collections.abc import Mapping
 from io import BytesIO
 from types import MappingProxyType
@@ -36,7 +35,11 @@ _CURL_TEXT = re.compile(r"curl: \(\d+\) (.*?)\. See https://", re.DOTALL)
 
 
 class Wire:
-    """Keeps one libcurl handle per thread; each has its own connections."""
+    """Keeps as many libcurl handles as there were requests at once; each has its own connection.
+
+    The handle that rested least is taken first: its connection is the likeliest to be open still,
+    and a vendor that is asked now and then costs one handle, not one in every thread.
+    """
 
     def __init__(
         self, *, direct: bool, browser: str = "", headers: Mapping[str, str] = _NOTHING
@@ -51,9 +54,7 @@ class Wire:
         self._direct = direct
         self._browser = browser
         self._headers = tuple(f"{name}: {value}".encode() for name, value in headers.items())
-        self._local = threading.local()
-        self._lock = threading.Lock()
-        self._handles: weakref.WeakSet[_Handle] = weakref.WeakSet()
+        self._idle: deque[_Handle] = deque()
 
     def get(self, url: str, timeout_s: float, *, cookie: str = "") -> Raw:
         """Send one GET and return the whole reply, whatever its status.
@@ -68,20 +69,19 @@ class Wire:
             ProviderUnavailableError: refused, reset, unresolvable, or broken off.
             MalformedPayloadError: the reply is not HTTP, or larger than 32 MiB.
         """
-        handle: _Handle | None = getattr(self._local, "handle", None)
-        if handle is None:
-            handle = self._local.handle = _Handle(
-                direct=self._direct, browser=self._browser, headers=self._headers
-            )
-            with self._lock:
-                self._handles.add(handle)
-        return handle.get(url, timeout_s, cookie)
+        try:
+            handle = self._idle.pop()
+        except IndexError:
+            handle = _Handle(direct=self._direct, browser=self._browser, headers=self._headers)
+        try:
+            return handle.get(url, timeout_s, cookie)
+        finally:
+            self._idle.append(handle)
 
     def close(self) -> None:
         """Close every connection; no request may be under way."""
-        with self._lock:
-            for handle in list(self._handles):
-                handle.close()
+        while self._idle:
+            self._idle.pop().close()
 
 
 class _Handle(Curl):

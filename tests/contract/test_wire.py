@@ -73,16 +73,22 @@ def test_a_request_on_a_kept_connection_that_dies_is_not_sent_again(serve: Serve
     assert len(server.arrived) == 3
 
 
-@everyone
-def test_connections_are_kept_by_each_thread(serve: Serve, name) -> None:
-    connections: set[int] = set()
+def counted(name: str, opened: list[int]) -> Script:
+    """Empty answers; a mark in ``opened`` for each connection."""
 
-    def script(connection: socket.socket, _number: int) -> bool:
-        connections.add(connection.fileno())
+    def script(connection: socket.socket, number: int) -> bool:
+        if number == 1:
+            opened.append(connection.fileno())
         connection.sendall(reply(200, EMPTY[name]))
         return True
 
-    case, server = serve(name, script)
+    return script
+
+
+@everyone
+def test_connections_are_as_many_as_requests_at_once(serve: Serve, name) -> None:
+    opened: list[int] = []
+    case, server = serve(name, counted(name, opened))
 
     def work() -> None:
         for _ in range(10):
@@ -95,7 +101,21 @@ def test_connections_are_kept_by_each_thread(serve: Serve, name) -> None:
         thread.join()
 
     assert len(server.arrived) == 40
-    assert len(connections) <= 4
+    assert 1 <= len(opened) <= 4
+
+
+@everyone
+def test_a_thread_goes_on_with_the_connection_of_another(serve: Serve, name) -> None:
+    opened: list[int] = []
+    case, server = serve(name, counted(name, opened))
+
+    for _ in range(5):
+        thread = threading.Thread(target=ask, args=(case,))
+        thread.start()
+        thread.join()
+
+    assert len(server.arrived) == 5
+    assert len(opened) == 1
 
 
 @everyone
