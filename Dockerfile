@@ -20,6 +20,7 @@ ENV PATH=/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp \
+    MALLOC_ARENA_MAX=2 \
     METRICS_PORT=9108
 WORKDIR /app
 COPY deploy/healthz.py /healthz.py

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from chaos.ambush import Ambush
 from chaos.freshness import Freshness, longest_stale, recoveries
 from chaos.healing import Healing
 from chaos.judge import READS, Verdict, judge, on_lists, probes, stranded
@@ -113,6 +114,7 @@ class Course:
     traffic: Traffic = field(init=False)
     freshness: Freshness = field(init=False)
     lateness: Lateness = field(init=False)
+    _ambushes: list[tuple[Ambush, Struck]] = field(default_factory=list[tuple[Ambush, Struck]])
     drain_s: float = 0.0
     waited_for: list[str] = field(default_factory=list[str])
     """What was open when last looked."""
@@ -183,6 +185,7 @@ class Course:
                     continue
                 open_.remove(struck)
                 self._do(pool, busy, struck, self._end)
+            self._lie_in_wait(now_s)
             for future, struck in [pair for pair in busy if pair[0].done()]:
                 busy.remove((future, struck))
                 future.result()
@@ -203,10 +206,27 @@ class Course:
 
     def _begin(self, struck: Struck) -> None:
         begin(self.world, struck)
+        table = struck.fault.detail.get("at")
+        if table is not None:
+            world, target = self.world, struck.fault.target
+            ambush = Ambush(world.stack.supervisor, world.direct_url, target, str(table))
+            self._ambushes.append((ambush, struck))
 
     def _end(self, struck: Struck) -> None:
         end(self.world, struck)
-        struck.ended_s = self._now()
+        for ambush, waiting in list(self._ambushes):
+            if waiting is struck:
+                ambush.release()
+                self._ambushes.remove((ambush, waiting))
+        if struck.ended_s is None:
+            struck.ended_s = self._now()
+
+    def _lie_in_wait(self, now_s: float) -> None:
+        for ambush, struck in [pair for pair in self._ambushes if not pair[1].hit]:
+            killed = ambush.look()
+            if killed:
+                struck.hit, struck.began_s, struck.ended_s = True, now_s, now_s
+                struck.note = f"{' and '.join(killed)} at {now_s:.2f} s"
 
     def heal(self) -> None:
         """Let the market end, then wait until no work is left."""

@@ -49,7 +49,7 @@ PROCESSES: Sequence[str] = (
     "exporter",
 )
 _WEIGHTS: Mapping[Kind, int] = {
-    Kind.KILL: 5,
+    Kind.KILL: 3,
     Kind.PAUSE: 11,
     Kind.TERM: 8,
     Kind.REDIS_KILL: 8,
@@ -66,11 +66,16 @@ _UNTRUE = ("stale", "wrong_prices")
 _PROVIDER_FAULTS = tuple(kind for kind in KINDS if kind not in _UNTRUE)
 _SOURCES = ("finnhub", "yahoo")
 _LINKS = ("postgres-link", "postgres-link", "redis-link")
-_MIDST_OF: Mapping[str, Sequence[str]] = {
-    "a writer": ("collect-t1", "collect-t1", "collect-t0", "backfill-t2"),
-    "an intake": ("intake", "intake-2"),
-}
-"""Who is struck in the middle of a transaction; T1 stores bars that are settled when they are first asked for."""
+_WRITERS = ("collect-t1", "collect-t1", "collect-t0", "backfill-t2")
+"""T1 stores bars that are settled when they are first asked for."""
+_AMBUSHES: Sequence[tuple[str, Sequence[str]]] = (
+    ("candles_intraday", _WRITERS),
+    ("candles_intraday", ("backfill-t0", "backfill-t1", "backfill-t2")),
+    ("rlc_inbox", ("intake",)),
+)
+"""In each run one of these is killed at this table, in the midst of its transaction."""
+_AMBUSH_S = 4.0
+"""Real seconds for which a process is waited for at its table."""
 _DURING_DELAY = frozenset({Kind.KILL, Kind.TERM, Kind.POSTGRES_STOP, Kind.CUT})
 _DURING_SHARE = 0.6
 """Of these, those that strike while PostgreSQL's connections are slow: transactions are open for long then,
@@ -104,10 +109,6 @@ class Fault:
         return " ".join(words)
 
 
-_MIDST = tuple(Fault(0.0, Kind.KILL, name) for name in _MIDST_OF)
-"""Each run has these: the target is drawn when they are placed."""
-
-
 def schedule(
     seed: int, count: int, first_s: float, last_s: float, kinds: Sequence[Kind] = ()
 ) -> tuple[Fault, ...]:
@@ -124,7 +125,7 @@ def schedule(
         kinds: Only these; empty: all of them, and a slow database in each run.
     """
     draws = random.Random(f"gapless chaos {seed}")
-    always = [] if kinds else [_slow_database(draws), *_MIDST]
+    always = [] if kinds else [_slow_database(draws), *_ambushes(draws)]
     drawn = [_fault(draws, kind) for kind in _kinds(draws, count - len(always), kinds)]
     drawn = sorted([*always, *drawn], key=_delays_first)[:count]
     found: list[Fault] = []
@@ -146,12 +147,13 @@ def _placed(
     draws: random.Random, fault: Fault, found: Sequence[Fault], first_s: float, last_s: float
 ) -> Fault:
     slow = [one for one in found if one.kind is Kind.DELAY and one.target == "postgres-link"]
-    if slow and fault.kind in _DURING_DELAY and (fault in _MIDST or draws.random() < _DURING_SHARE):
+    anywhere = "at" in fault.detail or fault.kind not in _DURING_DELAY
+    if slow and not anywhere and draws.random() < _DURING_SHARE:
         delay = draws.choice(slow)
         at_s = min(draws.uniform(delay.at_s + 0.1, delay.ends_s), last_s - fault.lasts_s)
         target = fault.target
         if fault.kind in BY_SIGNAL:
-            target = draws.choice(_MIDST_OF.get(fault.target, _MIDST_OF["a writer"]))
+            target = draws.choice(_WRITERS)
         return Fault(round(at_s, 2), fault.kind, target, fault.lasts_s, fault.detail)
     at_s = draws.uniform(first_s, last_s - fault.lasts_s)
     return Fault(round(at_s, 2), fault.kind, fault.target, fault.lasts_s, fault.detail)
@@ -216,6 +218,14 @@ def _slow_database(draws: random.Random) -> Fault:
     lasts_s = round(draws.uniform(2.0, 4.0), 2)
     detail = {"seconds": draws.choice((0.05, 0.15, 0.3))}
     return Fault(0.0, Kind.DELAY, "postgres-link", lasts_s, detail)
+
+
+def _ambushes(draws: random.Random) -> list[Fault]:
+    """Each run has these: a process dies with its transaction open."""
+    return [
+        Fault(0.0, Kind.KILL, draws.choice(targets), _AMBUSH_S, {"at": table})
+        for table, targets in _AMBUSHES
+    ]
 
 
 def _process(draws: random.Random) -> str:

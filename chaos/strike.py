@@ -36,6 +36,9 @@ def begin(world: World, struck: Struck) -> None:
     """Strike, and note whom it met."""
     fault, number = struck.fault, struck.number
     match fault.kind:
+        case Kind.KILL if "at" in fault.detail:
+            # Nobody yet: it is struck when it comes by.
+            pass
         case Kind.KILL | Kind.TERM | Kind.PAUSE:
             signum = {
                 Kind.KILL: signal.SIGKILL,

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from redis import Redis
 
+from chaos import ambush
 from chaos.proxy import Proxy
 from chaos.schedule import PROCESSES
 from core.clock import Clock, ReplayClock, Segment, market_at, real_timestamp
@@ -248,6 +249,8 @@ class World:
 
     def _open_database(self) -> None:
         market = self.stack.prepare((f"chaos-{self.plan.seed}", self.segments))
+        with connect(self.direct_url, application="gapless-chaos") as conn:
+            ambush.prepare(conn)
         self.db = Database(
             self.direct_url, market, max_size=3, role=None, application="gapless-chaos"
         )

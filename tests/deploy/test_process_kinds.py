@@ -16,15 +16,17 @@ from tests.deploy.manifests import (
     procfile,
 )
 
+_PREFIX = "METRICS_PORT=0 MALLOC_ARENA_MAX=2 "
+
 
 def test_the_procfile_starts_every_process_kind() -> None:
-    bare = {kind: line.removeprefix("METRICS_PORT=0 ") for kind, line in procfile().items()}
+    bare = {kind: line.removeprefix(_PREFIX) for kind, line in procfile().items()}
 
     assert bare == PROCESS_KINDS
 
 
 def test_processes_of_one_procfile_do_not_fight_for_a_port() -> None:
-    fixed = [kind for kind, line in procfile().items() if not line.startswith("METRICS_PORT=0 ")]
+    fixed = [kind for kind, line in procfile().items() if not line.startswith(_PREFIX)]
 
     assert fixed == ["exporter"], "the one that Prometheus scrapes"
 

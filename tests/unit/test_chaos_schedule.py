@@ -16,9 +16,9 @@ def test_the_same_seed_gives_the_same_schedule() -> None:
 def test_a_schedule_is_pinned_so_that_a_seed_means_the_same_in_every_version() -> None:
     lines = [str(fault) for fault in schedule(1, 12, 1.5, 24.0)[:3]]
     assert lines == [
-        "  6.62 s redis_kill redis for 1.92 s",
-        "  6.76 s delay postgres-link for 3.60 s seconds=0.05",
-        "  7.08 s postgres_stop postgres for 0.37 s",
+        "  3.19 s pause collect-t2 for 4.00 s",
+        "  5.53 s delay postgres-link for 3.60 s seconds=0.05",
+        "  6.40 s postgres_stop postgres for 0.80 s",
     ]
 
 
@@ -47,6 +47,16 @@ def test_every_run_has_deaths_in_slow_transactions_sooner_or_later() -> None:
             if other.kind in (Kind.KILL, Kind.POSTGRES_STOP, Kind.CUT)
         )
     assert inside >= 20
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_run_kills_a_collector_a_backfill_worker_and_an_intake_as_they_write(
+    seed: int,
+) -> None:
+    ambushes = [one for one in schedule(seed, 12, 1.5, 24.0) if "at" in one.detail]
+    assert {one.kind for one in ambushes} == {Kind.KILL}
+    assert Counter(one.detail["at"] for one in ambushes) == {"candles_intraday": 2, "rlc_inbox": 1}
+    assert {one.target.partition("-")[0] for one in ambushes} >= {"backfill", "intake"}
 
 
 def test_every_kind_is_at_least_a_twentieth_and_every_process_is_struck() -> None:
