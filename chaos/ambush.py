@@ -6,7 +6,7 @@ holds up the write of one process and of nobody else, before its first row.
 """
 
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, LiteralString
 
 import psycopg
@@ -41,12 +41,15 @@ _TRIGGER: LiteralString = """
 CREATE TRIGGER chaos_hold BEFORE INSERT ON {table}
 FOR EACH STATEMENT EXECUTE FUNCTION chaos_hold({name})
 """
-_HOLD = "SELECT pg_try_advisory_lock(%(class)s, hashtext(%(table)s || %(application)s))"
+_HOLD = """
+SELECT a FROM unnest(%(names)s::text[]) AS a
+WHERE pg_try_advisory_lock(%(class)s, hashtext(%(table)s || a))
+"""
 _WAITING = """
-SELECT count(*) FROM pg_locks
-WHERE database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND locktype = 'advisory' AND classid = %(class)s AND NOT granted
-    AND objid = hashtext(%(table)s || %(application)s)::oid
+SELECT DISTINCT a FROM unnest(%(names)s::text[]) AS a
+JOIN pg_locks l ON l.objid = hashtext(%(table)s || a)::oid
+WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND l.locktype = 'advisory' AND l.classid = %(class)s AND NOT l.granted
 """
 
 
@@ -59,42 +62,46 @@ def prepare(conn: "psycopg.Connection[Any]") -> None:
 
 @dataclass(slots=True)
 class Ambush:
-    """Waits for one process, and its spare, at one table."""
+    """Waits for a process, or the first of a kind, at one table."""
 
     supervisor: Supervisor
     url: str
     """Of the database, past the proxy."""
     target: str
+    """A process, or what the names of several begin with."""
     table: str
     _conn: "psycopg.Connection[Any] | None" = None
-    _holding: bool = False
+    _held: set[str] = field(default_factory=set[str])
 
     def look(self) -> list[str]:
         """Whom it killed now; to be asked every few milliseconds until it is somebody."""
-        application = _APPLICATIONS[self.target]
-        question = {"class": _CLASS, "table": self.table, "application": application}
+        wanted = {n for process, n in _APPLICATIONS.items() if process.startswith(self.target)}
         try:
             if self._conn is None:
                 self._conn = psycopg.connect(self.url, autocommit=True, connect_timeout=1)
-            if not self._holding:
-                row = self._conn.execute(_HOLD, question).fetchone()
-                self._holding = bool(row and row[0])
-            waiting = self._conn.execute(_WAITING, question).fetchone()
+            if self._held < wanted:
+                self._held |= set(self._ask(self._conn, _HOLD, wanted - self._held))
+            waiting = self._ask(self._conn, _WAITING, self._held)
         except psycopg.Error:
-            # The database is away, and with it the lock; it is taken again when it is back.
+            # The database is away, and with it the locks; they are taken again when it is back.
             self.release()
             return []
-        if not (waiting and waiting[0]):
-            return []
         # Of two with one name it is not known which one waits.
-        named = [name for name, called in _APPLICATIONS.items() if called == application]
+        named = [process for process, name in _APPLICATIONS.items() if name in waiting[:1]]
         killed = [name for name in named if self.supervisor.kill(name, signal.SIGKILL) is not None]
-        self.release()
+        if killed:
+            self.release()
         return killed
+
+    def _ask(
+        self, conn: "psycopg.Connection[Any]", question: LiteralString, names: set[str]
+    ) -> list[str]:
+        told = {"class": _CLASS, "table": self.table, "names": sorted(names)}
+        return [str(row[0]) for row in conn.execute(question, told).fetchall()]
 
     def release(self) -> None:
         """Let writes go on; may be called twice."""
-        self._holding = False
+        self._held.clear()
         if self._conn is not None:
             self._conn.close()
             self._conn = None

@@ -68,14 +68,13 @@ _SOURCES = ("finnhub", "yahoo")
 _LINKS = ("postgres-link", "postgres-link", "redis-link")
 _WRITERS = ("collect-t1", "collect-t1", "collect-t0", "backfill-t2")
 """T1 stores bars that are settled when they are first asked for."""
-_AMBUSHES: Sequence[tuple[str, Sequence[str]]] = (
-    ("candles_intraday", _WRITERS),
-    ("candles_intraday", ("backfill-t0", "backfill-t1", "backfill-t2")),
-    ("rlc_inbox", ("intake",)),
+_AMBUSHES: Sequence[tuple[str, Sequence[str], float]] = (
+    ("candles_intraday", _WRITERS, 4.0),
+    ("candles_intraday", ("backfill",), 9.0),
+    ("rlc_inbox", ("intake",), 9.0),
 )
-"""In each run one of these is killed at this table, in the midst of its transaction."""
-_AMBUSH_S = 4.0
-"""Real seconds for which a process is waited for at its table."""
+"""In each run one of these is killed at this table, in the midst of its transaction; and for how many real seconds
+it is waited for. A name without a tier is the first of these processes that comes by."""
 _DURING_DELAY = frozenset({Kind.KILL, Kind.TERM, Kind.POSTGRES_STOP, Kind.CUT})
 _DURING_SHARE = 0.6
 """Of these, those that strike while PostgreSQL's connections are slow: transactions are open for long then,
@@ -223,8 +222,8 @@ def _slow_database(draws: random.Random) -> Fault:
 def _ambushes(draws: random.Random) -> list[Fault]:
     """Each run has these: a process dies with its transaction open."""
     return [
-        Fault(0.0, Kind.KILL, draws.choice(targets), _AMBUSH_S, {"at": table})
-        for table, targets in _AMBUSHES
+        Fault(0.0, Kind.KILL, draws.choice(targets), lasts_s, {"at": table})
+        for table, targets, lasts_s in _AMBUSHES
     ]
 
 
