@@ -257,8 +257,7 @@ class Course:
         """What there is to wait for."""
         with self.world.db.transaction() as conn:
             found = [f"{state} {what}" for what, state in conn.execute(_OPEN).fetchall()]
-        found += [line for line in stranded(self.world.redis) if "in no list" not in line]
-        found += on_lists(self.world.redis)
+        found += [*stranded(self.world.redis), *on_lists(self.world.redis)]
         if _PROBER in self.world.stack.supervisor.alive():
             found.append(_PROBER)
         return found
