@@ -59,7 +59,7 @@ _WEIGHTS: Mapping[Kind, int] = {
     Kind.POSTGRES_STOP: 9,
     Kind.CUT: 8,
     Kind.DELAY: 4,
-    Kind.PROVIDER: 9,
+    Kind.PROVIDER: 13,
 }
 _UNTRUE = ("stale", "wrong_prices")
 """The routing bench's: what a source says of a bar is stored as what it said."""

@@ -16,9 +16,9 @@ def test_the_same_seed_gives_the_same_schedule() -> None:
 def test_a_schedule_is_pinned_so_that_a_seed_means_the_same_in_every_version() -> None:
     lines = [str(fault) for fault in schedule(1, 12, 1.5, 24.0)[:3]]
     assert lines == [
-        "  3.19 s pause collect-t2 for 4.00 s",
-        "  5.53 s delay postgres-link for 3.60 s seconds=0.05",
-        "  6.40 s postgres_stop postgres for 0.80 s",
+        "  5.56 s pause collect-t1 for 4.00 s",
+        "  5.68 s kill intake for 9.00 s at=rlc_inbox",
+        "  8.98 s postgres_stop postgres for 1.55 s",
     ]
 
 
