@@ -11,6 +11,7 @@ from redis import Redis
 from core import metrics
 from core.clock import Clock, SystemClock
 from core.errors import GaplessError
+from core.garbage import settle
 from core.settings import Settings
 from core.telemetry import Telemetry, TelemetryServer
 from core.words import Interval
@@ -128,6 +129,7 @@ def export(live: LiveSettings, port_file: Path | None) -> int:
     running.append(exporter)
     clock = exporter.clock
     next_at = look_at = 0.0
+    settle()
     while not stopping:
         if clock.monotonic() >= look_at:
             look_at = clock.monotonic() + POLL_S

@@ -15,6 +15,7 @@ from types import FrameType
 
 from core.clock import SystemClock
 from core.errors import GaplessError
+from core.garbage import settle
 from core.log import configure, mask
 from core.telemetry import Telemetry, TelemetryServer
 from db.clock import connect_clock
@@ -99,6 +100,7 @@ def _run(env_file: Path | None, port_file: Path | None) -> int:
         closing.callback(redis.close)
         service = status.service = Service(Means(db, redis, live, telemetry))
         service.start()
+        settle()
         while not signals.ending and not service.loop.stopping:
             db.clock.sleep(_POLL_S)
             service.watch()

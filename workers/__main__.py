@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from core.clock import SystemClock
 from core.errors import GaplessError, QueueError
+from core.garbage import settle
 from core.log import configure, mask
 from core.words import Tier
 from db.live_settings import LiveSettings
@@ -91,6 +92,7 @@ def _run(options: argparse.Namespace, live: LiveSettings, kind: str) -> int:
     if process is not None:
         parts.append(process)
         log.info("ready", extra={"kind": options.kind, "tier": getattr(options, "tier", "")})
+        settle()
         clean = process.run()
         if clean:
             process.close()
