@@ -1,4 +1,4 @@
-"""Whether the bars of the live tiers have come; only to know how long to wait, the judge looks for itself."""
+"""Whether the live tiers' minutes are explained; only to know how long to wait, the judge looks for itself."""
 
 from typing import LiteralString
 
@@ -15,10 +15,19 @@ SELECT n.name, extract(epoch FROM lower(r))::bigint, extract(epoch FROM upper(r)
 FROM ingestion_cursor c JOIN symbol_names n USING (symbol_id), LATERAL unnest(c.covered) AS r
 WHERE c.interval_s = 60
 """
+_UNEXPLAINED: LiteralString = """
+SELECT count(*) FROM universe u
+CROSS JOIN generate_series(%(start)s, %(end)s - interval '1 minute', interval '1 minute') AS m(ts)
+WHERE u.active AND u.tier IN ('T0', 'T1')
+  AND NOT EXISTS (SELECT FROM candles_intraday c
+                  WHERE c.symbol_id = u.symbol_id AND c.interval_s = 60 AND c.ts = m.ts AND c.status IN (1, 2))
+  AND NOT EXISTS (SELECT FROM confirmed_empty e
+                  WHERE e.symbol_id = u.symbol_id AND e.interval_s = 60 AND e.start_ts <= m.ts AND e.end_ts > m.ts)
+"""
 
 
 class Healing:
-    """Counts down the live bars that traded and are neither stored nor covered.
+    """Counts down the live bars that traded and are neither stored nor covered, then all unexplained minutes.
 
     Args:
         world: Its market is over.
@@ -51,3 +60,9 @@ class Healing:
                     key for key in self._wanted if key[0] == symbol and start <= key[1] < end
                 }
         return not self._wanted
+
+    def unexplained(self) -> int:
+        """Minutes that have no bar and are not confirmed to have none: they are, or will be, work."""
+        with self._db.transaction() as conn:
+            row = conn.execute(_UNEXPLAINED, self._window).fetchone()
+        return 0 if row is None else int(row[0])

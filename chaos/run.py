@@ -26,8 +26,6 @@ from ops.supervise.process import Process
 _LOOK_S = 0.2
 _LATENESS_S = 4.0
 _DRAIN_S = 75.0
-_QUIET_S = 2.0
-"""Real seconds without work: a minute that a source answered without its bar becomes work again at the next gap pass."""
 _PROBER = "as-of-reader"
 _PHASES = ("start", "run", "stop", "judge")
 
@@ -240,18 +238,19 @@ class Course:
         self._asked.set()
         self._threads[0].join()
         healed = Healing(world)
-        began = quiet = clock.monotonic()
+        began = clock.monotonic()
         while clock.monotonic() - began < _DRAIN_S:
             self.tend()
             open_ = self._open()
             if not open_ and not healed():
                 open_ = [f"{healed.left} bars"]
-            if open_:
-                self.waited_for, quiet = open_, clock.monotonic()
-            elif clock.monotonic() - quiet >= _QUIET_S:
+            if not open_ and (unexplained := healed.unexplained()):
+                open_ = [f"{unexplained} minutes without trades"]
+            if not open_:
                 break
+            self.waited_for = open_
             clock.sleep(0.25)
-        self.drain_s = round(quiet - began, 2)
+        self.drain_s = round(clock.monotonic() - began, 2)
         self.lateness.look()
         if self._broken:
             raise RuntimeError("a watcher broke, so nothing can be judged") from self._broken[0]
