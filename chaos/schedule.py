@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from sim.faults import KINDS
@@ -145,6 +145,8 @@ def _delays_first(fault: Fault) -> bool:
 def _placed(
     draws: random.Random, fault: Fault, found: Sequence[Fault], first_s: float, last_s: float
 ) -> Fault:
+    # A short run has no time for the long ones.
+    fault = replace(fault, lasts_s=min(fault.lasts_s, round(last_s - first_s, 2)))
     slow = [one for one in found if one.kind is Kind.DELAY and one.target == "postgres-link"]
     anywhere = "at" in fault.detail or fault.kind not in _DURING_DELAY
     if slow and not anywhere and draws.random() < _DURING_SHARE:
