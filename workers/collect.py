@@ -96,6 +96,8 @@ def _collect(context: Context, job: CollectJob) -> dict[str, int]:
                 if not asking.again(result):
                     writer.add_failure(result)
                     failed += 1
+            # After each: many answers of a whole session may have come at once.
+            writer.flush_due()
         writer.flush_due()
     writer.flush()
 

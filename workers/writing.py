@@ -1,6 +1,6 @@
 """Collects what sources answered and writes it, a few transactions a second, none across a call.
 
-Per source a transaction holds at most ``FLUSH_SYMBOLS`` symbols and waits at most ``FLUSH_S``. Bars,
+Per source a transaction begins with ``FLUSH_SYMBOLS`` symbols, ``FLUSH_BARS`` bars or after ``FLUSH_S``. Bars,
 evidence, cursor, the coordinator's element and finished backfill rows commit together.
 """
 
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 FLUSH_SYMBOLS: Final = 100
+FLUSH_BARS: Final = 5_000
+"""A whole session of a hundred symbols is 39,000 bars: held at once they are 15 MB that a process keeps for good."""
 FLUSH_S: Final = 1.0
 """Real seconds for which an answer may wait for its transaction."""
 _PATIENCE_S = 30.0
@@ -47,12 +49,14 @@ class _Buffer:
     failures: list[Failure] = field(default_factory=list[Failure])
     refusals: list[Refusal] = field(default_factory=list[Refusal])
     payloads: list[Payload] = field(default_factory=list[Payload])
+    bars: int = 0
     closed: set[str] = field(default_factory=set[str])
     """Symbols of which nothing more is to come."""
 
     @property
-    def size(self) -> int:
-        return len(self.answers) + len(self.quotes) + len(self.failures)
+    def full(self) -> bool:
+        symbols = len(self.answers) + len(self.quotes) + len(self.failures)
+        return symbols >= FLUSH_SYMBOLS or self.bars >= FLUSH_BARS
 
 
 class Writer:
@@ -92,6 +96,7 @@ class Writer:
         buffer = self._buffer(result.source)
         if result.judged is not None:
             buffer.answers.append(result.judged.answer)
+            buffer.bars += len(result.judged.answer.bars)
             buffer.refusals += result.judged.refusals
             if result.judged.refusals:
                 count = len(result.judged.refusals)
@@ -143,7 +148,7 @@ class Writer:
         if self._refused and now - self._put_aside_at >= FLUSH_S:
             self._write_refused()
         for source, buffer in list(self._buffers.items()):
-            if buffer.size >= FLUSH_SYMBOLS or now - buffer.since >= FLUSH_S:
+            if buffer.full or now - buffer.since >= FLUSH_S:
                 self._write(source, self._buffers.pop(source), ())
 
     def flush(self, finished: Sequence[Finish] = ()) -> None:

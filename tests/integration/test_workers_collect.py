@@ -33,6 +33,7 @@ from tests.workers_world import (
     quote,
     refusing,
 )
+from workers import writing
 from workers.collect import collect
 from workers.queues import CollectJob, Kind
 from workers.stopping import HandedBackError
@@ -420,6 +421,22 @@ def test_a_reread_asks_only_the_source_that_it_is_pinned_to(world: World) -> Non
     assert world.rows(
         "SELECT ts, close, status FROM candles WHERE status <> 'final' AND \"interval\" = '1m'"
     ) == [(at("15:00:00"), 99.0, "revised")]
+
+
+def test_bars_of_long_windows_are_written_before_they_fill_the_memory(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "FLUSH_BARS", 60)
+    names = ("A", "B", "C", "D", "E", "F")
+    world.load(*names)
+    context = world.context(Scripted("one", world.clock))
+
+    assert collect(context, live(*names, start="14:30:00", end="15:00:00"))["answered"] == 6
+
+    written = "SELECT count(*) FROM candles_intraday GROUP BY xmin::text"
+    counts = [row[0] for row in world.rows(written)]
+    assert sum(counts) == 6 * 30
+    assert max(counts) < 60 + 30
 
 
 def test_a_stop_hands_the_batch_back_with_what_was_answered_written(world: World) -> None:
