@@ -175,6 +175,9 @@ class Admin:
             service.faults.clear(None if cleared == "all" else cast("list[str]", cleared))
         for spec in specs:
             service.add_fault(spec)
+        # Who has the answer finds the ports as the timeline says, not a moment later.
+        for source in service.sources.values():
+            await source.follow()
         return _json(self._fault_rows())
 
     async def _stop(self, _request: web.Request) -> web.Response:

@@ -49,6 +49,7 @@ class Source:
         self._limiter = Limiter(config.limits)
         self._listener = Listener(host, config.port)
         self._http: web.Server | None = None
+        self._following = asyncio.Lock()
         self._statuses: Counter[int] = Counter()
         self._fault_kinds: Counter[str] = Counter()
         self._violations = 0
@@ -59,13 +60,19 @@ class Source:
         """Open and close the listener as the timeline says, for ever."""
         while True:
             now = self._time.timestamp()
-            if self._faults.refused(self.config.name, now):
-                self._listener.refuse()
-            else:
-                await self._listen()
+            await self.follow()
             edge = self._faults.next_edge(self.config.name, now)
             wait = _EDGE_LOOK_S if edge is None else min(_EDGE_LOOK_S, self._time.real_until(edge))
             await asyncio.sleep(max(0.001, wait))
+
+    async def follow(self) -> None:
+        """Open or close the listener as the timeline says now."""
+        # The admin port and the watch over the timeline may both come here.
+        async with self._following:
+            if self._faults.refused(self.config.name, self._time.timestamp()):
+                self._listener.refuse()
+            else:
+                await self._listen()
 
     async def open(self) -> None:
         """Listen, unless the timeline begins with a refusal."""
