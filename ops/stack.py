@@ -59,10 +59,10 @@ WORKERS = tuple(
 )
 SCHEDULER = Kind("scheduler", ("scheduler",), stop_rank=0)
 INTAKE = Kind("intake", ("workers", "intake"), stop_rank=0)
-_MEMORY = {"MALLOC_ARENA_MAX": "2"}
-"""glibc gives threads an arena each, up to eight a core, and never gives back what they held at their largest:
-a collector of 40 threads grows for hours. With two it stands still, and loses no time behind Python's own lock."""
 EXPORTER = Kind("exporter", ("ops", "exporter"), stop_rank=2)
+_MEMORY = {"MALLOC_ARENA_MAX": "2"}
+"""glibc gives threads an arena each, up to eight a core, and keeps what each held at its largest; a collector's 40
+threads take turns at Python's lock and need few."""
 
 
 @dataclass(slots=True)
