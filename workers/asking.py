@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from math import ceil
 
 from core.errors import (
     BadDataError,
@@ -53,6 +54,11 @@ _LOOKED_S = 0.5
 
 One that writes for longer, hangs or has failed is asked for nothing more.
 """
+_BARS_IN_HAND = 4_000
+"""Bars asked for and not yet taken by the batch, beyond which it begins no further call.
+
+A session of a hundred symbols would otherwise wait in memory, parsed, while the first of it is written.
+"""
 _AGAIN_AFTER_S = 0.5
 _AGAIN_MOST_S = 5.0
 """Real seconds before a question is put again to a source that was not ready for it; they double."""
@@ -68,6 +74,8 @@ class _Flight:
     lease: Lease
     call: Call
     questions: Sequence[Question]
+    bars: int
+    """How many may come of it."""
     raw: Raw | None = None
     """The reply, once it is there."""
 
@@ -103,6 +111,8 @@ class Asking:
     """Calls on the wire; its lock guards every field here that changes."""
     _unasked: list[Result] = field(default_factory=list[Result])
     """Questions that ended without a call."""
+    _in_hand: int = 0
+    """Bars that calls on the wire may bring, and those that the batch has not taken."""
     _placeless: bool = False
     """Whether the last look found no free place."""
     _moved: float = field(init=False)
@@ -111,7 +121,7 @@ class Asking:
     """When the batch's thread last looked, monotonic."""
 
     def __post_init__(self) -> None:
-        self._flying = Flights(self.context.calls, self._call, self._following, _urgent)
+        self._flying = Flights(self.context.calls, self._call, self._following, self._urgent)
         self._moved = self._looked = self.context.clock.monotonic()
 
     def add(self, questions: Iterable[Question]) -> None:
@@ -123,11 +133,17 @@ class Asking:
     def results(self) -> Iterator[list[Result]]:
         """What has come in since the last look, perhaps nothing, until every question has ended."""
         while self._unfinished():
-            results = self._hand_out()
+            results, bars = self._hand_out(), 0
             if self._flying or self._placeless:
                 for landing in self._flying.landed(_TICK_S):
                     results += self._land(landing)
+                    bars += landing.argument.bars
+                    # Nothing that was taken is kept alive by what waits for more.
+                    del landing
             yield results
+            del results
+            with self._flying.lock:
+                self._in_hand -= bars
 
     def again(self, result: Unanswered) -> bool:
         """Put a failed question again where that may help; False when it has ended.
@@ -168,6 +184,10 @@ class Asking:
         """Whether the time for asking has passed."""
         return self.context.stop.finish_now or self.context.clock.monotonic() >= self.deadline
 
+    @property
+    def _full(self) -> bool:
+        return self._in_hand >= _BARS_IN_HAND
+
     def _unfinished(self) -> bool:
         with self._flying.lock:
             return bool(self._waiting or self._flying or self._unasked)
@@ -193,6 +213,8 @@ class Asking:
         if self._waiting[barred][0].not_before > clock.monotonic():
             clock.sleep(patience)
             return False
+        if self._full:
+            return False
         if not self._flying.wish():
             self._placeless = True
             return False
@@ -214,7 +236,7 @@ class Asking:
     def _following(self) -> _Flight | None:
         """The next call for a thread of the pool that has a place; what has to wait is left alone."""
         now = self.context.clock.monotonic()
-        if now - self._looked > _LOOKED_S or self.over:
+        if now - self._looked > _LOOKED_S or self.over or self._full:
             return None
         for barred in list(self._waiting):
             if self._waiting[barred][0].not_before > now:
@@ -263,7 +285,9 @@ class Asking:
             )
         self._moved = clock.monotonic()
         sent = [replace(by_symbol[symbol], window=first.window) for symbol in first.symbols]
-        return _Flight(lease, first, sent)
+        bars = _most_bars(self.capability, sent)
+        self._in_hand += bars
+        return _Flight(lease, first, sent, bars)
 
     def _call(self, flight: _Flight) -> _Landed:
         """One call, in a thread of the pool: send, parse, assess, tell the router."""
@@ -442,12 +466,25 @@ class Asking:
             return frozenset()
         return frozenset(self.context.router.eligible(self.capability)) - barred
 
+    def _urgent(self, landing: Landing[_Flight, _Landed]) -> bool:
+        """What may be asked again is decided at once, and so is what others wait for."""
+        landed = landing.returned
+        return (
+            self._full
+            or landed is None
+            or bool(landed.rest)
+            or any(isinstance(result, Unanswered) for result in landed.results)
+        )
 
-def _urgent(landing: Landing[_Flight, _Landed]) -> bool:
-    """What may be asked again is decided at once; answers can wait for the next look."""
-    landed = landing.returned
-    return (
-        landed is None
-        or bool(landed.rest)
-        or any(isinstance(result, Unanswered) for result in landed.results)
+
+def _most_bars(capability: Capability, questions: Sequence[Question]) -> int:
+    """Bars in a reply, if the market never closed; a quote is as one."""
+    interval = capability.interval
+    if interval is None:
+        return len(questions)
+    return sum(
+        1
+        if question.window is None
+        else ceil((question.window.end - question.window.start) / interval.delta)
+        for question in questions
     )

@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 FLUSH_SYMBOLS: Final = 100
-FLUSH_BARS: Final = 5_000
-"""A whole session of a hundred symbols is 39,000 bars, 11 MB if held at once."""
+FLUSH_BARS: Final = 4_000
+"""A session of a hundred symbols is 39,000 bars, 11 MB if held at once."""
 FLUSH_S: Final = 1.0
 """Real seconds for which an answer may wait for its transaction."""
 _PATIENCE_S = 30.0

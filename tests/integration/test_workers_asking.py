@@ -2,11 +2,12 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 import pytest
 
+from core.windows import Window
 from core.words import Capability, Share
 from tests.workers_world import OPEN, Scripted, World, window
 from workers.asking import Asking
@@ -23,11 +24,15 @@ def world(database_url: str, redis_url: str) -> Iterator[World]:
 
 
 def asking(context: Context, *symbols: str) -> Asking:
+    return asking_for(context, window("14:30", "14:32"), symbols)
+
+
+def asking_for(context: Context, asked: Window, symbols: Sequence[str]) -> Asking:
     made = Asking(
         context, Capability.BARS_1M, Share.LIVE, deadline=context.clock.monotonic() + 30.0
     )
     members = context.reference.resolve(symbols)
-    made.add(Question(members[name], window("14:30", "14:32")) for name in symbols)
+    made.add(Question(members[name], asked) for name in symbols)
     return made
 
 
@@ -76,4 +81,23 @@ def test_nothing_more_is_asked_for_a_batch_whose_thread_looks_no_more(
     wait_until(nothing_flies, seconds=20, what="the pool is free again")
     # 200 symbols take two places five seconds.
     assert len(source.sent) < 150
+    context.close()
+
+
+def test_long_windows_wait_at_the_source_rather_than_in_memory(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Windows of 25 minutes: the call that reaches the limit is the third.
+    monkeypatch.setattr("workers.asking._BARS_IN_HAND", 60)
+    source = Scripted("one", world.clock)
+    context = world.context(source, worker_threads=8)
+    names = [f"S{number}" for number in range(30)]
+    world.load(*names)
+    taken: list[str] = []
+    for results in asking_for(context, window("14:31", "14:56"), names).results():
+        # However long the batch takes to write what it was handed.
+        world.clock.sleep(0.02)
+        assert len(source.sent) <= len(taken) + 3
+        taken += [r.question.member.symbol for r in results if isinstance(r, Answered)]
+    assert Counter(taken) == Counter(names)
     context.close()
