@@ -20,7 +20,7 @@ ENV PATH=/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp \
-    MALLOC_ARENA_MAX=2 \
+    GLIBC_TUNABLES=glibc.malloc.arena_max=2:glibc.malloc.tcache_count=0 \
     METRICS_PORT=9108
 WORKDIR /app
 COPY deploy/healthz.py /healthz.py

@@ -32,6 +32,7 @@ from routing.router import Lease
 from workers.assess import assess
 from workers.calls import Flights, Landing
 from workers.context import Context
+from workers.in_hand import MOST_BARS
 from workers.plausible import is_old, quote_problem, shown
 from workers.questions import (
     Answered,
@@ -53,11 +54,6 @@ _LOOKED_S = 0.5
 """Real seconds after its last look in which calls of a batch are begun without its own thread.
 
 One that writes for longer, hangs or has failed is asked for nothing more.
-"""
-_BARS_IN_HAND = 4_000
-"""Bars asked for and not yet taken by the batch, beyond which it begins no further call.
-
-A session of a hundred symbols would otherwise wait in memory, parsed, while the first of it is written.
 """
 _AGAIN_AFTER_S = 0.5
 _AGAIN_MOST_S = 5.0
@@ -186,7 +182,7 @@ class Asking:
 
     @property
     def _full(self) -> bool:
-        return self._in_hand >= _BARS_IN_HAND
+        return self._in_hand >= MOST_BARS[self.share]
 
     def _unfinished(self) -> bool:
         with self._flying.lock:

@@ -125,7 +125,7 @@ class _Run:
         for row in rows:
             if row.origin == "gap":
                 self._gaps.setdefault(row.symbol_id, []).append(row.window)
-        self._writer = Writer(context, first.interval, tier, is_new=self._is_new)
+        self._writer = Writer(context, first.interval, tier, Share.BACKFILL, is_new=self._is_new)
         self._settle = timedelta(0)
         self._states: list[str] = []
         self._ended: list[Finish] = []

@@ -76,7 +76,8 @@ def _collect(context: Context, job: CollectJob) -> dict[str, int]:
         only=job.provider if job.kind is Kind.REREAD else None,
         patience_s=_PATIENCE_S if job.kind.timeout_s <= _QUICK_S else _PATIENCE_DAILY_S,
     )
-    writer = Writer(context, interval, job.tier, inbox=job.inbox, is_new=_is_new(context, job))
+    is_new = _is_new(context, job)
+    writer = Writer(context, interval, job.tier, Share.LIVE, inbox=job.inbox, is_new=is_new)
 
     asking.add(questions)
     left = {q.member.symbol: [q.window] if q.window else [] for q in questions}

@@ -1,6 +1,6 @@
 """Collects what sources answered and writes it, a few transactions a second, none across a call.
 
-Per source a transaction begins with ``FLUSH_SYMBOLS`` symbols, ``FLUSH_BARS`` bars or after ``FLUSH_S``. Bars,
+Per source a transaction begins with ``FLUSH_SYMBOLS`` symbols, ``MOST_BARS`` or after ``FLUSH_S``. Bars,
 evidence, cursor, the coordinator's element and finished backfill rows commit together.
 """
 
@@ -18,12 +18,13 @@ from core.errors import (
     NotEntitledError,
     StorageError,
 )
-from core.words import Interval, Tier
+from core.words import Interval, Share, Tier
 from db import quarantine
 from db.backfill import Finish, finish
 from db.candles import Answer, Batch, Failure, Payload, Refusal, write
 from db.quotes import write_quotes
 from workers.context import Context
+from workers.in_hand import MOST_BARS
 from workers.questions import Answered, Unanswered
 
 log = logging.getLogger(__name__)
@@ -31,8 +32,6 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 FLUSH_SYMBOLS: Final = 100
-FLUSH_BARS: Final = 4_000
-"""A session of a hundred symbols is 39,000 bars, 11 MB if held at once."""
 FLUSH_S: Final = 1.0
 """Real seconds for which an answer may wait for its transaction."""
 _PATIENCE_S = 30.0
@@ -44,6 +43,7 @@ class _Buffer:
     """What one source answered and is not yet written."""
 
     since: float
+    most_bars: int
     answers: list[Answer] = field(default_factory=list[Answer])
     quotes: list[tuple[int, Quote]] = field(default_factory=list[tuple[int, Quote]])
     failures: list[Failure] = field(default_factory=list[Failure])
@@ -56,7 +56,7 @@ class _Buffer:
     @property
     def full(self) -> bool:
         symbols = len(self.answers) + len(self.quotes) + len(self.failures)
-        return symbols >= FLUSH_SYMBOLS or self.bars >= FLUSH_BARS
+        return symbols >= FLUSH_SYMBOLS or self.bars >= self.most_bars
 
 
 class Writer:
@@ -67,6 +67,7 @@ class Writer:
         context: Context,
         interval: Interval | None,
         tier: Tier,
+        share: Share,
         *,
         inbox: Mapping[int, Sequence[str]] | None = None,
         is_new: Callable[[Answer, Bar], bool] = lambda _answer, _bar: False,
@@ -77,12 +78,14 @@ class Writer:
             context: The process.
             interval: Of the bars; None for quotes.
             tier: Whose symbols they are, for metrics.
+            share: Of the budget they were asked with: live batches write fewer bars at once.
             inbox: The coordinator's elements that are answered here: row -> symbols it wants.
             is_new: Whether a bar was missing until now, for the age at which bars get stored.
         """
         self._context = context
         self._interval = interval
         self._tier = tier
+        self._most_bars = MOST_BARS[share]
         self._inbox = inbox or {}
         self._is_new = is_new
         self._buffers: dict[str, _Buffer] = {}
@@ -170,7 +173,7 @@ class Writer:
 
     def _buffer(self, source: str) -> _Buffer:
         if source not in self._buffers:
-            self._buffers[source] = _Buffer(self._context.clock.monotonic())
+            self._buffers[source] = _Buffer(self._context.clock.monotonic(), self._most_bars)
         return self._buffers[source]
 
     def _write(self, source: str, buffer: _Buffer, finished: Sequence[Finish]) -> None:

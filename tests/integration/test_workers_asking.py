@@ -88,7 +88,7 @@ def test_long_windows_wait_at_the_source_rather_than_in_memory(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Windows of 25 minutes: the call that reaches the limit is the third.
-    monkeypatch.setattr("workers.asking._BARS_IN_HAND", 60)
+    monkeypatch.setattr("workers.asking.MOST_BARS", {Share.LIVE: 60})
     source = Scripted("one", world.clock)
     context = world.context(source, worker_threads=8)
     names = [f"S{number}" for number in range(30)]

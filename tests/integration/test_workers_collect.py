@@ -426,7 +426,7 @@ def test_a_reread_asks_only_the_source_that_it_is_pinned_to(world: World) -> Non
 def test_bars_of_long_windows_are_written_before_they_fill_the_memory(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "FLUSH_BARS", 60)
+    monkeypatch.setattr(writing, "MOST_BARS", {Share.LIVE: 60})
     names = ("A", "B", "C", "D", "E", "F")
     world.load(*names)
     context = world.context(Scripted("one", world.clock))
