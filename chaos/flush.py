@@ -45,7 +45,7 @@ def flush_in_session(plan: Plan, jobs: int, home: Home, clock: Clock) -> Flushed
     Raises:
         RuntimeError: the queue did not fill.
     """
-    world = World(plan, home, clock)
+    world = World(plan, home, clock, "make bench")
     try:
         world.open()
         course = Course(world, ())

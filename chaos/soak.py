@@ -59,7 +59,7 @@ class Series:
 
 def soak(plan: Plan, home: Home, clock: Clock, seconds: float) -> dict[str, Any]:
     """Run for so many real seconds; returns the flat report."""
-    world = World(plan, home, clock)
+    world = World(plan, home, clock, "make soak")
     try:
         world.open()
         series = _watch(world, seconds)

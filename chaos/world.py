@@ -75,6 +75,8 @@ class World:
     home: Home
     clock: Clock
     """Real time."""
+    command: str = "make chaos"
+    """What was typed to start it."""
     stack: Stack = field(init=False)
     sim: SimAdmin = field(init=False)
     times: scenario.Timeline = field(init=False)
@@ -96,7 +98,7 @@ class World:
 
     def open(self) -> None:
         """Start everything; the market stands almost still until ``go``."""
-        self.stack = Stack("demo", self.home, self.clock, lambda _: None)
+        self.stack = Stack(self.command, self.home, self.clock, lambda _: None)
         self._closing.callback(self.stack.close)
         shutil.rmtree(self.home.path / "logs", ignore_errors=True)
         self.stack.open()

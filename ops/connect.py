@@ -37,7 +37,7 @@ def settings() -> Settings:
         stack = chosen.info if chosen else None
         if chosen and chosen.home != home:
             print(
-                f"ops: asking the stack in {shown(chosen.home)} (`ops {chosen.info.kind}`)",
+                f"ops: asking the stack in {shown(chosen.home)} (`{chosen.info.command}`)",
                 file=sys.stderr,
             )
             home = chosen.home
@@ -108,7 +108,7 @@ def _require_running(config: Settings) -> None:
     home = Path(config.gapless_home)
     killed = [one for one in stacks(home) if not one.info.alive]
     fate = (
-        f" (the `ops {killed[0].info.kind}` in {shown(killed[0].home)} was killed)"
+        f" (the `{killed[0].info.command}` in {shown(killed[0].home)} was killed)"
         if killed
         else ""
     )

@@ -40,11 +40,11 @@ def stop(home: Home, clock: Clock, say: Callable[[str], None]) -> None:
     name = shown(home.path)
     info = read_stack(home.path)
     if info is not None and info.owner is not None and info.alive:
-        say(f"stopping `ops {info.kind}` in {name} (process {info.owner.pid}) ...")
+        say(f"stopping `{info.command}` in {name} (process {info.owner.pid}) ...")
         send(info.owner, signal.SIGTERM)
         if not wait_gone(info.owner, _STOP_S, clock):
             raise ServerStartError(
-                f"`ops {info.kind}` (process {info.owner.pid}) does not end within {_STOP_S:.0f} s; "
+                f"`{info.command}` (process {info.owner.pid}) does not end within {_STOP_S:.0f} s; "
                 f"end it with `kill -9 {info.owner.pid}` and run `ops down` again"
             )
     with home.lock("ops down"):

@@ -69,8 +69,8 @@ hoard up to 236 kB of small pieces; a collector's 40 threads take turns at Pytho
 class Stack:
     """The parts of one state folder. ``close`` ends everything in order and may be called at any time."""
 
-    kind: str
-    """``up`` or ``demo``."""
+    command: str
+    """What was typed to start it, such as ``ops up``."""
     home: Home
     clock: Clock
     """Real time."""
@@ -90,7 +90,7 @@ class Stack:
         Raises:
             AlreadyRunningError: another stack runs in this folder; its message says which.
         """
-        self._closing.enter_context(self.home.lock(f"ops {self.kind}"))
+        self._closing.enter_context(self.home.lock(self.command))
         self._closing.callback(remove_stack, self.home.path)
         ended = self.supervisor.start()
         self._closing.callback(self.supervisor.stop)
@@ -174,7 +174,7 @@ class Stack:
             if not key.endswith("_URL") or "BASE" in key
         }
         info = StackInfo(
-            self.kind, self.database_url, self.redis_url, sim_admin, shared, own_identity()
+            self.command, self.database_url, self.redis_url, sim_admin, shared, own_identity()
         )
         write_stack(self.home.path, info)
 

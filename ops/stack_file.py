@@ -16,8 +16,8 @@ BELOW = ("sim", "demo")
 class StackInfo:
     """Where the stack that `ops up` or `ops demo` started can be reached."""
 
-    kind: str
-    """``up``, ``up --sim`` or ``demo``: the words after ``ops``."""
+    command: str
+    """What was typed to start it, ``ops up``, ``ops up --sim`` or ``ops demo``."""
     database_url: str
     redis_url: str
     sim_admin: str | None = None
@@ -61,6 +61,9 @@ def read_stack(home: Path) -> StackInfo | None:
     except FileNotFoundError:
         return None
     owner = fields.pop("owner", None)
+    if "kind" in fields:
+        # As earlier versions wrote it: the words after `ops`.
+        fields["command"] = f"ops {fields.pop('kind')}"
     return StackInfo(**fields, owner=ProcessIdentity(**owner) if owner else None)
 
 
@@ -85,7 +88,7 @@ def find_stack(home: Path) -> Found | None:
         return others[0]
     live = [one for one in found if one.info.alive]
     if len(live) > 1:
-        listed = " and ".join(f"{shown(one.home)} (ops {one.info.kind})" for one in live)
+        listed = " and ".join(f"{shown(one.home)} ({one.info.command})" for one in live)
         raise UsageError(
             f"several stacks run here: {listed}; choose one by its folder, such as "
             f"GAPLESS_HOME={shown(live[0].home)}"

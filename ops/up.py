@@ -41,7 +41,7 @@ def up(*, sim: bool, universe_file: Path | None, once_ready: bool) -> int:
     if sim:
         home = home.within("sim")
     _say(f"state folder {home.path}: servers, data, logs, secrets")
-    stack = Stack("up --sim" if sim else "up", home, clock, _say)
+    stack = Stack("ops up --sim" if sim else "ops up", home, clock, _say)
     with StopSignals() as stop:
         try:
             stack.open()

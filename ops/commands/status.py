@@ -11,7 +11,7 @@ from db import backfill, overview
 from db.pool import Database
 from ops import output
 from ops.connect import database, redis_client, settings, stack_of
-from ops.demo.kept import KIND
+from ops.demo.kept import COMMAND
 from ops.registering import Commands
 from ops.words import counted
 from workers.queues import depths
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the page; 1 when something needs a person."""
     config = settings()
     stack = stack_of(config)
-    kept = stack is not None and stack.kind == KIND
+    kept = stack is not None and stack.command == COMMAND
     with database(config) as db:
         page = _page(db, kept=kept)
     try:

@@ -11,7 +11,7 @@ from db.pool import Database
 from ops.demo.scenario import Timeline
 from ops.shell import line, psql_word
 
-KIND = "demo --keep"
+COMMAND = "ops demo --keep"
 """What the stack is called once its scheduler and workers have ended."""
 _MINUTE = timedelta(minutes=1)
 _FIRST = "AAPL"

@@ -62,7 +62,7 @@ def demo(options: DemoOptions) -> int:
     parent = Home(load().gapless_home, clock=clock)
     home = Home(parent.path / "demo", clock=clock)
     began = clock.monotonic()
-    stack = Stack("demo", home, clock, _say)
+    stack = Stack("ops demo", home, clock, _say)
     with StopSignals() as stop:
         try:
             stack.open()
@@ -272,7 +272,7 @@ def _check(run: _Run) -> dict[str, Any]:
 def _keep(run: _Run, stop: StopSignals, bar: RevisedBar | None) -> None:
     # Whoever looks around wants a clock that goes as clocks go.
     run.pace.change(1.0)
-    run.stack.kind = kept.KIND
+    run.stack.command = kept.COMMAND
     run.stack.publish(run.endpoints["admin"])
     for words in kept.lines(run.stack.home.path, run.times, bar):
         _say(words)

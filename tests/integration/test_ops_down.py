@@ -29,7 +29,7 @@ def test_down_ends_a_live_owner_and_a_server_that_a_killed_one_left(home: Home, 
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as owner:
         write_stack(
             home.path,
-            StackInfo("up --sim", "postgresql://x", server.url, owner=identify(owner.pid)),
+            StackInfo("ops up --sim", "postgresql://x", server.url, owner=identify(owner.pid)),
         )
 
         assert main(["down"]) == 0

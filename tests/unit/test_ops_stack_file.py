@@ -19,7 +19,7 @@ GONE = ProcessIdentity(os.getpid(), "started long ago")
 def publish(home: Path, kind: str, *, live: bool = True, port: int = 1) -> StackInfo:
     home.mkdir(parents=True, exist_ok=True)
     info = StackInfo(
-        kind,
+        f"ops {kind}",
         f"postgresql://me:secret@127.0.0.1:{port}/{kind.replace(' ', '')}",
         f"redis://127.0.0.1:{port}/0",
         env={"FINNHUB_LIMITS": "7/60s", "CADENCE_T0__bars_1m": "30"},
@@ -53,6 +53,7 @@ def test_a_file_of_an_earlier_version_names_no_owner_and_counts_as_killed(home: 
     info = read_stack(home)
     assert info is not None
     assert not info.alive
+    assert info.command == "ops up"
 
 
 def test_the_only_live_stack_below_the_folder_is_taken_and_said(home: Path, capsys) -> None:
