@@ -108,9 +108,7 @@ def _require_running(config: Settings) -> None:
     home = Path(config.gapless_home)
     killed = [one for one in stacks(home) if not one.info.alive]
     fate = (
-        f" (the `{killed[0].info.command}` in {shown(killed[0].home)} was killed)"
-        if killed
-        else ""
+        f" (the `{killed[0].info.command}` in {shown(killed[0].home)} was killed)" if killed else ""
     )
     raise StorageError(
         f"nothing runs in {shown(home)}{fate}; start `ops up` (`ops up --sim` without internet), "
