@@ -264,7 +264,7 @@ def reap(db: Database) -> int:
     def work(conn: Connection) -> int:
         ids = [job_id for (job_id,) in conn.execute(sql("backfill", "reap"), limit)]
         _settle_elements_of(conn, ids)
-        conn.execute(sql("backfill", "unpostpone"))
+        conn.execute(sql("backfill", "unpostpone"), limit)
         return len(ids)
 
     return db.run(work)

@@ -24,6 +24,9 @@ LEASE_S = 30.0
 ROWS_LEASE_S = 600.0
 """The same for one whose backfill rows are kept: it ends with them, whatever is lost."""
 
+EXPIRED = 5_000
+"""Elements ended in one transaction: a coordinator may have pushed a million with one ``not_after``."""
+
 
 @dataclass(frozen=True, slots=True)
 class Element:
@@ -156,8 +159,13 @@ def hold(db: Database, inbox_ids: Collection[int], lease_s: float) -> dict[int, 
 
 
 def expire(db: Database) -> int:
-    """End elements whose not_after, or ``LIFE_S`` without one, has passed; returns how many."""
-    return db.run(lambda conn: conn.execute(sql("inbox", "expire"), {"life_s": LIFE_S}).rowcount)
+    """End elements whose not_after, or ``LIFE_S`` without one, has passed.
+
+    Returns:
+        How many, at most ``EXPIRED``; the next call goes on.
+    """
+    parameters = {"life_s": LIFE_S, "limit": EXPIRED}
+    return db.run(lambda conn: conn.execute(sql("inbox", "expire"), parameters).rowcount)
 
 
 def counts(db: Database) -> dict[str, int]:

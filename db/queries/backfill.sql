@@ -235,7 +235,7 @@ UPDATE backfill_jobs j
 SET next_try = clock_timestamp()
 FROM (SELECT k.job_id FROM backfill_jobs k
       WHERE k.state = 'pending' AND k.tier IN ('T0', 'T1', 'T2') AND k.next_try > clock_timestamp() + interval '1 hour'
-      ORDER BY k.job_id FOR UPDATE SKIP LOCKED) l
+      ORDER BY k.job_id LIMIT %(limit)s FOR UPDATE SKIP LOCKED) l
 WHERE j.job_id = l.job_id
 
 -- name: list

@@ -98,7 +98,7 @@ FROM (SELECT k.inbox_id, coalesce(k.not_after, k.received_at + make_interval(sec
         AND (k.not_after <= gapless_now()
              OR k.not_after IS NULL AND k.kind = 'jobs'
                 AND k.received_at <= gapless_now() - make_interval(secs => %(life_s)s))
-      ORDER BY k.inbox_id FOR UPDATE SKIP LOCKED) l
+      ORDER BY k.inbox_id LIMIT %(limit)s FOR UPDATE SKIP LOCKED) l
 WHERE i.inbox_id = l.inbox_id
 
 -- name: hold

@@ -206,6 +206,13 @@ class TestInbox:
             ("unknown symbol",)
         ]
 
+    def test_a_crowd_of_elements_expires_a_part_at_a_time(self, db, monkeypatch):
+        monkeypatch.setattr(inbox, "EXPIRED", 2)
+        past = db.clock.now() - MINUTE
+        inbox.receive(db, [element(name, "SPY", not_after=past) for name in "abc"])
+        assert [inbox.expire(db) for _ in range(3)] == [2, 1, 0]
+        assert inbox.counts(db) == {"expired": 3}
+
     def test_a_deadline_in_the_future_is_kept(self, db):
         deadline = db.clock.now() + timedelta(minutes=5)
         inbox.receive(db, [element("a", "SPY", not_after=deadline)])
