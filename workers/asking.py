@@ -1,4 +1,4 @@
-"""Puts questions to providers: route, fetch, parse, assess, as many at once as places and budget allow.
+"""Puts questions to providers, as many at once as places and budget allow.
 
 The calls run in the process's pool. The batch's own thread hands out the first ones, whatever has to
 wait, and what is asked again; a thread of the pool that has ended a call takes the next one itself.
@@ -7,14 +7,13 @@ Whatever happens to a question comes back as one result: answered, or unanswered
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import timedelta
 from math import ceil
 
 from core.errors import (
-    BadDataError,
     DeadlineExceededError,
     GaplessError,
     MalformedPayloadError,
@@ -23,28 +22,18 @@ from core.errors import (
     RateLimitedError,
     UsageError,
 )
-from core.sessions import Calendar
-from core.words import Capability, Share
-from db.candles import Payload, Refusal
-from db.universe import Member
-from providers.base import Call, Page, Raw, Request
-from routing.router import Lease
-from workers.assess import assess
+from core.words import Capability, Interval, Share
+from providers.base import Request
 from workers.calls import Flights, Landing
 from workers.context import Context
+from workers.exchange import Exchange, Flight, Landed, StaleError
 from workers.in_hand import MOST_BARS
-from workers.plausible import is_old, quote_problem, shown
 from workers.questions import (
-    Answered,
     Question,
     Result,
     Unanswered,
     all_unanswered,
-    doubted,
-    with_payload,
-    without_rest,
 )
-from workers.second_opinion import Item
 
 log = logging.getLogger(__name__)
 
@@ -59,28 +48,6 @@ _AGAIN_AFTER_S = 0.5
 _AGAIN_MOST_S = 5.0
 """Real seconds before a question is put again to a source that was not ready for it; they double."""
 _TRIES = 4
-
-
-class _StaleError(GaplessError):
-    """The lease's tokens were forfeited before the call could leave; lease anew."""
-
-
-@dataclass(slots=True)
-class _Flight:
-    lease: Lease
-    call: Call
-    questions: Sequence[Question]
-    bars: int
-    """How many may come of it."""
-    raw: Raw | None = None
-    """The reply, once it is there."""
-
-
-@dataclass(slots=True)
-class _Landed:
-    results: list[Result]
-    rest: Sequence[Question] = ()
-    """What a full page left out, to be asked next."""
 
 
 @dataclass(slots=True)
@@ -103,7 +70,7 @@ class Asking:
         default_factory=dict[frozenset[str], deque[Question]]
     )
     """Questions by the sources that they are barred from, each in its order."""
-    _flying: Flights[_Flight, _Landed] = field(init=False)
+    _flying: Flights[Flight, Landed] = field(init=False)
     """Calls on the wire; its lock guards every field here that changes."""
     _unasked: list[Result] = field(default_factory=list[Result])
     """Questions that ended without a call."""
@@ -117,7 +84,8 @@ class Asking:
     """When the batch's thread last looked, monotonic."""
 
     def __post_init__(self) -> None:
-        self._flying = Flights(self.context.calls, self._call, self._following, self._urgent)
+        exchange = Exchange(self.context, self.capability, self.only is not None, self.timeout_s)
+        self._flying = Flights(self.context.calls, exchange.make, self._following, self._urgent)
         self._moved = self._looked = self.context.clock.monotonic()
 
     def add(self, questions: Iterable[Question]) -> None:
@@ -229,7 +197,7 @@ class Asking:
                 self.context.calls.give_back()
         return True
 
-    def _following(self) -> _Flight | None:
+    def _following(self) -> Flight | None:
         """The next call for a thread of the pool that has a place; what has to wait is left alone."""
         now = self.context.clock.monotonic()
         if now - self._looked > _LOOKED_S or self.over or self._full:
@@ -244,7 +212,7 @@ class Asking:
                     return flight
         return None
 
-    def _route(self, barred: frozenset[str], patience: float) -> _Flight | None:
+    def _route(self, barred: frozenset[str], patience: float) -> Flight | None:
         """Lease a source and plan a call of it; None when its plan was refused.
 
         Raises:
@@ -281,137 +249,18 @@ class Asking:
             )
         self._moved = clock.monotonic()
         sent = [replace(by_symbol[symbol], window=first.window) for symbol in first.symbols]
-        bars = _most_bars(self.capability, sent)
+        # All of a call share window and calendar.
+        bars = len(sent) * self._expected(sent[0])
         self._in_hand += bars
-        return _Flight(lease, first, sent, bars)
+        return Flight(lease, first, sent, bars)
 
-    def _call(self, flight: _Flight) -> _Landed:
-        """One call, in a thread of the pool: send, parse, assess, tell the router."""
-        lease, call, questions = flight.lease, flight.call, flight.questions
-        if not lease.fresh():
-            raise _StaleError("the budget's tokens were forfeited before the call left")
-        clock = self.context.clock
-        calendar = self._calendar(questions[0].member)
-        started, asked_at = clock.monotonic(), clock.now()
-        try:
-            raw = flight.raw = lease.provider.send(call, self._limit_s(lease))
-            page = lease.provider.parse(call, raw, calendar)
-        except ProviderError as error:
-            lease.failed(error, clock.monotonic() - started, endpoint=call.endpoint)
-            return _Landed(all_unanswered(lease, questions, error, asked_at, flight.raw))
-        latency_s = clock.monotonic() - started
-        lease.arrived()
-        answerable, rest = without_rest(questions, page)
-        results = [self._judge(lease, question, page, asked_at) for question in answerable]
-        router = self.context.router if self.only is None else None
-        items = self._items(results, calendar)
-        doubts = self.context.opinions.on(router, lease, items, self._limit_s(lease))
-        answered = sum(isinstance(result, Answered) for result in results)
-        results = [doubted(result, doubts, lease) for result in results]
-        if (doubts.accused and lease.probe) or 2 * len(doubts.refused) > answered:
-            reason = doubts.accused or next(iter(doubts.refused.values()))
-            lease.failed(BadDataError(reason), latency_s, endpoint=call.endpoint)
-        else:
-            expected, received = self._completeness(results, calendar)
-            lease.answered(
-                latency_s,
-                endpoint=call.endpoint,
-                expected=expected,
-                received=received,
-                headers=raw.headers,
-            )
-        if doubts.accused:
-            lease.accuse(doubts.accused)
-        payload = Payload(lease.source, call.endpoint, call.symbols, asked_at, raw.status, raw.body)
-        return _Landed(with_payload(results, payload), rest)
-
-    def _limit_s(self, lease: Lease) -> float:
-        return min(self.timeout_s, lease.spec.timeout_s)
-
-    def _items(self, results: Sequence[Result], calendar: Calendar | None) -> list[Item]:
-        """What the reply says, as a second source could say it."""
-        return [
-            Item(
-                result.question.member,
-                calendar,
-                result.judged.answer.bars if result.judged else (),
-                result.judged.settled if result.judged else (),
-                result.quote,
-            )
-            for result in results
-            if isinstance(result, Answered)
-        ]
-
-    def _completeness(
-        self, results: Sequence[Result], calendar: Calendar | None
-    ) -> tuple[int, int]:
-        """What should have come of the reply by the calendar, and how much of it did.
-
-        Bars that had settled; of quotes, while the market trades, those that are of the last minutes.
-        """
-        expected = received = 0
-        for result in results:
-            if isinstance(result, Answered) and result.judged:
-                expected += result.judged.expected
-                received += result.judged.received
-            elif isinstance(result, Answered) and result.quote and calendar:
-                session = calendar.session_at(result.asked_at)
-                old = is_old(result.quote, result.asked_at, session.open if session else None)
-                expected += old is not None
-                received += old is False
-            elif isinstance(result, Unanswered) and result.refusals:
-                expected += 1
-        return expected, received
-
-    def _calendar(self, member: Member) -> Calendar | None:
-        """The member's calendar; quotes do without one that nobody published."""
-        try:
-            return self.context.reference.calendar(member.calendar)
-        except UsageError:
-            if self.capability.interval is not None:
-                raise
-            return None
-
-    def _judge(self, lease: Lease, question: Question, page: Page, asked_at: datetime) -> Result:
-        """What the reply says to one question."""
-        symbol, interval = question.member.symbol, self.capability.interval
-        problem = page.problems.get(symbol)
-        if interval is None and problem is None and symbol not in page.quotes:
-            problem = BadDataError(f"{lease.source} left {symbol} out of its quotes")
-        if problem is not None:
-            return Unanswered(question, problem, lease.source, asked_at, lease)
-        if interval is None or question.window is None:
-            quote = page.quotes[symbol]
-            wrong = quote_problem(quote)
-            if wrong is not None:
-                refusal = Refusal(
-                    question.member.symbol_id, quote.ts, asked_at, wrong, shown(quote)
-                )
-                error = BadDataError(f"{lease.source}: {wrong}")
-                return Unanswered(
-                    question, error, lease.source, asked_at, lease, refusals=(refusal,)
-                )
-            return Answered(question, lease.source, asked_at, None, quote, None)
-        judged = assess(
-            question.member.symbol_id,
-            self.context.reference.calendar(question.member.calendar),
-            interval,
-            lease.spec.settle,
-            question.window,
-            asked_at,
-            page.bars.get(symbol, ()),
-            ((ts, reason) for name, ts, reason in page.rejects if name == symbol),
-            store_partial=self.context.settings.store_partial,
-        )
-        return Answered(question, lease.source, asked_at, judged, None, None)
-
-    def _land(self, landing: Landing[_Flight, _Landed]) -> list[Result]:
+    def _land(self, landing: Landing[Flight, Landed]) -> list[Result]:
         self._moved = self.context.clock.monotonic()
         flight, landed, error = landing.argument, landing.returned, landing.error
         if landed is not None:
             self._put_first(landed.rest)
             return landed.results
-        if isinstance(error, _StaleError):
+        if isinstance(error, StaleError):
             flight.lease.release()
             self._put_first(flight.questions)
             return []
@@ -462,7 +311,7 @@ class Asking:
             return frozenset()
         return frozenset(self.context.router.eligible(self.capability)) - barred
 
-    def _urgent(self, landing: Landing[_Flight, _Landed]) -> bool:
+    def _urgent(self, landing: Landing[Flight, Landed]) -> bool:
         """What may be asked again is decided at once, and so is what others wait for."""
         landed = landing.returned
         return (
@@ -472,15 +321,15 @@ class Asking:
             or any(isinstance(result, Unanswered) for result in landed.results)
         )
 
-
-def _most_bars(capability: Capability, questions: Sequence[Question]) -> int:
-    """Bars in a reply, if the market never closed; a quote is as one."""
-    interval = capability.interval
-    if interval is None:
-        return len(questions)
-    return sum(
-        1
-        if question.window is None
-        else ceil((question.window.end - question.window.start) / interval.delta)
-        for question in questions
-    )
+    def _expected(self, question: Question) -> int:
+        """Bars that the calendar lets expect of an answer, at least one; a quote is as one."""
+        interval, window = self.capability.interval, question.window
+        if interval is None or window is None:
+            return 1
+        with suppress(UsageError):
+            calendar = self.context.reference.calendar(question.member.calendar)
+            if interval is Interval.D1:
+                return max(1, sum(1 for _ in calendar.between(window)))
+            hours = sum((part.length for part in calendar.trading(window)), timedelta(0))
+            return max(1, ceil(hours / interval.delta))
+        return 1

@@ -1,6 +1,6 @@
 """One batch of live work, top to bottom: resolve, route, fetch, parse, assess, write, advance.
 
-Routing, fetching, parsing and assessing of one question is ``Asking``; bars, evidence and the
+Questions are put by ``Asking``, each call is an ``Exchange``; bars, evidence and the
 cursor's advance are one transaction in ``Writer``. Running a batch twice changes nothing.
 """
 
