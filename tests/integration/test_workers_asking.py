@@ -3,13 +3,14 @@
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
 from core.windows import Window
 from core.words import Capability, Share
-from tests.workers_world import OPEN, Scripted, World, window
+from providers.base import Call, Page
+from tests.workers_world import OPEN, Scripted, World, bar, window
 from workers.asking import Asking
 from workers.context import Context
 from workers.questions import Answered, Question
@@ -101,3 +102,31 @@ def test_long_windows_wait_at_the_source_rather_than_in_memory(
         taken += [r.question.member.symbol for r in results if isinstance(r, Answered)]
     assert Counter(taken) == Counter(names)
     context.close()
+
+
+def test_a_night_in_a_window_counts_for_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 390 bars are expected of a day, 1,440 minutes long: the call that reaches the limit is the third.
+    monkeypatch.setattr("workers.asking.MOST_BARS", {Share.LIVE: 1_000})
+    source = Scripted("one", world.clock, script=flat_day, latency_s=0.05)
+    context = world.context(source, worker_threads=8)
+    names = [f"S{number}" for number in range(12)]
+    world.load(*names)
+    most = 0
+    taken = 0
+    midnight = OPEN.replace(hour=0, minute=0) - timedelta(days=1)
+    day = Window(midnight, midnight + timedelta(days=1))
+    for results in asking_for(context, day, names).results():
+        most = max(most, len(source.sent) - taken)
+        taken += sum(isinstance(result, Answered) for result in results)
+    assert (taken, most) == (12, 3)
+    context.close()
+
+
+def flat_day(call: Call, _asked_at: datetime) -> Page:
+    """A session at one price."""
+    assert call.window is not None
+    opens = call.window.start.replace(hour=14, minute=30)
+    bars = [bar(opens + timedelta(minutes=n), 10.0) for n in range(390)]
+    return Page(bars=dict.fromkeys(call.symbols, bars))
