@@ -6,7 +6,7 @@ import io
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import orjson
 from aiohttp import web
@@ -16,10 +16,8 @@ from sim.config import read_segments
 from sim.faults import Fault, read_faults
 from sim.market.sessions import sessions_of
 from sim.reader import Reader
+from sim.service import Service
 from sim.truth import truth_lines
-
-if TYPE_CHECKING:
-    from sim.service import Service
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _JSON = "application/json"
@@ -29,7 +27,7 @@ _NDJSON = "application/x-ndjson"
 class Admin:
     """Answers for one service."""
 
-    def __init__(self, service: "Service") -> None:
+    def __init__(self, service: Service) -> None:
         self._service = service
 
     def app(self) -> web.Application:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
+from sim.admin import Admin
 from sim.config import SimConfig, read_config
 from sim.service import Service
 from sim.wire.registry import source_kinds
@@ -29,7 +30,7 @@ async def _serve(service: Service, ready: Callable[[], None]) -> None:
         loop.add_signal_handler(number, service.stopping.set)
     listening: asyncio.Future[None] = loop.create_future()
     listening.add_done_callback(lambda done: None if done.cancelled() else ready())
-    await service.run(listening)
+    await service.run(Admin(service).app(), listening)
 
 
 class SimHandle:
@@ -85,7 +86,7 @@ class SimHandle:
     async def _serve(self) -> None:
         listening: asyncio.Future[None] = self._loop.create_future()
         listening.add_done_callback(lambda _done: self._up.set())
-        await self.service.run(listening)
+        await self.service.run(Admin(self.service).app(), listening)
 
 
 def start(config: SimConfig | Mapping[str, Any]) -> SimHandle:

@@ -13,7 +13,6 @@ import orjson
 from aiohttp import web
 
 from core.clock import Segment
-from sim.admin import Admin
 from sim.clock import MarketTime
 from sim.config import SimConfig, SourceConfig
 from sim.faults import Fault, FaultPlan, FaultSpec
@@ -116,9 +115,14 @@ class Service:
             "sources": {name: source.stats() for name, source in self.sources.items()},
         }
 
-    async def run(self, on_ready: asyncio.Future[None] | None = None) -> None:
-        """Serve until ``stopping`` is set, then close everything in order."""
-        runner = web.AppRunner(Admin(self).app(), access_log=None)
+    async def run(self, admin: web.Application, on_ready: asyncio.Future[None]) -> None:
+        """Serve until ``stopping`` is set, then close everything in order.
+
+        Args:
+            admin: What the admin port answers.
+            on_ready: Gets its result once all ports listen.
+        """
+        runner = web.AppRunner(admin, access_log=None)
         await runner.setup()
         tasks: list[asyncio.Task[None]] = []
         try:
@@ -134,8 +138,7 @@ class Service:
             gc.freeze()
             if self.config.endpoints_file is not None:
                 _write_whole(self.config.endpoints_file, orjson.dumps(self.endpoints()))
-            if on_ready is not None:
-                on_ready.set_result(None)
+            on_ready.set_result(None)
             await self._until_stopped(tasks)
         finally:
             for task in tasks:
