@@ -385,7 +385,7 @@ def test_an_element_is_not_dispatched_again_while_its_job_runs(
 def test_elements_wait_in_the_database_while_nobody_takes_their_jobs(
     world: World, intake: Intake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.intake.FULL", 2)
+    monkeypatch.setattr("workers.dispatching.FULL", 2)
     for n in range(6):
         push(world, element(id=f"x-{n}", start=f"2024-03-05T15:0{n}:00Z"))
         intake.run(burst=True)
