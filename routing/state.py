@@ -39,7 +39,7 @@ _CONNECT_S = 0.04
 _ANSWER_S = 0.07
 _REST_S = 0.25
 _SEGMENTS_SENT = 16
-_IDLE = 8
+_IDLE = 4
 """Connections kept; a script takes 0.2 ms, so more are busy at once only where a process is overloaded."""
 
 
