@@ -60,7 +60,7 @@ WORKERS = tuple(
 SCHEDULER = Kind("scheduler", ("scheduler",), stop_rank=0)
 INTAKE = Kind("intake", ("workers", "intake"), stop_rank=0)
 EXPORTER = Kind("exporter", ("ops", "exporter"), stop_rank=2)
-_MEMORY = {"GLIBC_TUNABLES": "glibc.malloc.arena_max=2:glibc.malloc.tcache_count=0"}
+MEMORY = {"GLIBC_TUNABLES": "glibc.malloc.arena_max=2:glibc.malloc.tcache_count=0"}
 """glibc gives threads an arena each, up to eight a core, keeps what each held at its largest, and lets each thread
 hoard up to 236 kB of small pieces; a collector's 40 threads take turns at Python's lock and need little of it."""
 
@@ -258,7 +258,7 @@ class Stack:
         port_file.unlink(missing_ok=True)
         own = {"GAPLESS_HOME": str(self.home.path), "METRICS_PORT": "0"}
         argv = [sys.executable, "-m", *kind.words, "--port-file", str(port_file)]
-        env = {**_MEMORY, **environment(), **self.env, **own}
+        env = {**MEMORY, **environment(), **self.env, **own}
         return Process(kind.name, argv, env, stop_rank=kind.stop_rank)
 
 

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from ops.stack import MEMORY
 from tests.deploy.manifests import (
     MIGRATE,
     PROCESS_KINDS,
@@ -12,11 +13,13 @@ from tests.deploy.manifests import (
     command_line,
     compose,
     container,
+    dockerfile,
     kubernetes,
     procfile,
 )
 
-_PREFIX = "METRICS_PORT=0 MALLOC_ARENA_MAX=2 "
+_ALLOCATOR = [f"{name}={value}" for name, value in MEMORY.items()]
+_PREFIX = " ".join(["METRICS_PORT=0", *_ALLOCATOR, ""])
 
 
 def test_the_procfile_starts_every_process_kind() -> None:
@@ -29,6 +32,10 @@ def test_processes_of_one_procfile_do_not_fight_for_a_port() -> None:
     fixed = [kind for kind, line in procfile().items() if not line.startswith(_PREFIX)]
 
     assert fixed == ["exporter"], "the one that Prometheus scrapes"
+
+
+def test_the_image_tells_the_allocator_what_ops_does() -> None:
+    assert set(_ALLOCATOR) <= set(dockerfile().split())
 
 
 def test_compose_starts_every_process_kind() -> None:
