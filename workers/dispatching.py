@@ -1,7 +1,7 @@
 """Turns kept elements of the coordinator into queue jobs and backfill rows, until they are answered.
 
 Elements that ask alike share a batch. What is pushed is a hint: an element that nobody has answered
-within its lease is dispatched again, so Redis may forget everything.
+within its lease is dispatched again unless its job still waits in the queue, so Redis may forget everything.
 """
 
 import logging
@@ -26,6 +26,7 @@ from workers.current import current_window
 from workers.elements import Element, parse
 from workers.queues import CollectJob, Kind, depths, enqueue_collect
 from workers.reference import Reference
+from workers.waiting import note, waiting
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,9 @@ class Dispatcher:
     def run(self, settings: Settings) -> int:
         """Dispatch up to ``AT_ONCE`` elements; returns how many."""
         due = inbox.dispatchable(self._db, AT_ONCE, inbox.LEASE_S)
+        late = [row.inbox_id for row in due if row.again and row.kind == "jobs"]
+        in_line = waiting(self._redis, late)
+        due = [row for row in due if row.inbox_id not in in_line]
         groups: _Groups = {}
         rows: list[NewJob] = []
         for row in due:
@@ -97,7 +101,9 @@ class Dispatcher:
             for key, wanted in groups.items()
             for job in _jobs(key, wanted, settings.live_batch_size)
         ]
-        enqueue_collect(self._redis, self._with_room(jobs))
+        pushed = self._with_room(jobs)
+        enqueue_collect(self._redis, pushed)
+        note(self._redis, pushed)
         return len(due)
 
     def _with_room(self, jobs: Sequence[CollectJob]) -> list[CollectJob]:

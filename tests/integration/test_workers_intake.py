@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jsonschema
 import pytest
@@ -304,6 +304,27 @@ def test_an_element_that_is_not_answered_is_dispatched_again(world: World, intak
     assert again.id != first[0].id, "the id of the lost job may still be taken"
 
 
+def test_an_element_whose_job_waits_in_a_long_queue_is_not_pushed_again(
+    world: World, intake: Intake
+) -> None:
+    push(world, element(id="x", symbols=["A", "B"]), element(id="y", start="2024-03-05T15:01:00Z"))
+    intake.run(burst=True)
+    waiting = depths(world.redis)["collect:T0"]
+    world.rows("UPDATE rlc_inbox SET lease_expires = '-infinity' RETURNING 1")
+    intake.dispatch()
+    assert depths(world.redis)["collect:T0"] == waiting == 2
+    assert world.rows("SELECT count(*) FROM rlc_inbox WHERE lease_expires > clock_timestamp()") == [
+        (2,)
+    ]
+
+    # The job of one is begun and never ends: only that element comes again.
+    [job] = cast("list[bytes]", world.redis.lrange("rq:queue:collect:T0", 0, 0))
+    world.redis.hset(f"rq:job:{job.decode()}", "status", "started")
+    world.rows("UPDATE rlc_inbox SET lease_expires = '-infinity' RETURNING 1")
+    intake.dispatch()
+    assert depths(world.redis)["collect:T0"] == 3
+
+
 def test_a_backfill_whose_rows_are_kept_is_left_to_them(world: World, intake: Intake) -> None:
     push(world, element(id="b"), key="market:backfills:T0")
     push(world, element(id="x"))
@@ -342,6 +363,7 @@ def test_a_second_push_of_an_element_asks_only_for_what_the_first_did_not_answer
     push(world, element(id="x", symbols=["A", "B"]))
     intake.run(burst=True)
     (first,) = queued(world)
+    world.redis.flushall()
     world.rows("UPDATE rlc_inbox SET lease_expires = '-infinity' RETURNING 1")
     intake.dispatch()
     (second,) = queued(world)
@@ -392,7 +414,7 @@ def test_elements_wait_in_the_database_while_nobody_takes_their_jobs(
 
     assert depths(world.redis)["collect:T0"] == 2
     assert inbox.counts(world.db) == {"dispatched": 6}
-    queued(world)
+    world.redis.flushall()
     world.rows("UPDATE rlc_inbox SET lease_expires = '-infinity' RETURNING 1")
     intake.dispatch()
     assert depths(world.redis)["collect:T0"] == 6, "none was given up"
