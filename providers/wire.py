@@ -7,7 +7,6 @@ libcurl handles (``curl_cffi.Curl``), set up once and kept, cost a fraction of w
 import re
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
 from io import BytesIO
 from types import MappingProxyType
 from typing import Any, cast
@@ -16,7 +15,6 @@ from urllib.parse import urlsplit
 from curl_cffi import Curl, CurlECode, CurlError, CurlInfo, CurlOpt
 from curl_cffi._wrapper import ffi, lib  # pyright: ignore[reportUnknownVariableType] - compiled
 
-from core.clock import SystemClock
 from core.errors import (
     MalformedPayloadError,
     ProviderError,
@@ -27,8 +25,6 @@ from providers.base import Raw
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _AGENT = "gapless"
-REST_S = 60.0
-"""Real seconds; vendors close a connection that rests for a minute or so themselves."""
 _LARGEST_REPLY = 32 << 20
 _ENCODINGS = "gzip, deflate, br"
 _PREREQ_OK, _PREREQ_ABORT = 0, 1
@@ -39,11 +35,10 @@ _CURL_TEXT = re.compile(r"curl: \(\d+\) (.*?)\. See https://", re.DOTALL)
 
 
 class Wire:
-    """Keeps as many libcurl handles as there were requests at once lately; each has its own connection.
+    """Keeps as many libcurl handles as there were requests at once; each has its own connection.
 
     The handle that rested least is taken first: its connection is the likeliest to be open still,
-    and a vendor that is asked now and then costs one handle, not one in every thread. One that rested
-    for ``REST_S`` is closed.
+    and a vendor that is asked now and then costs one handle, not one in every thread.
     """
 
     def __init__(
@@ -59,9 +54,7 @@ class Wire:
         self._direct = direct
         self._browser = browser
         self._headers = tuple(f"{name}: {value}".encode() for name, value in headers.items())
-        self._clock = SystemClock()
         self._idle: deque[_Handle] = deque()
-        """The one that rested longest first."""
 
     def get(self, url: str, timeout_s: float, *, cookie: str = "") -> Raw:
         """Send one GET and return the whole reply, whatever its status.
@@ -83,16 +76,7 @@ class Wire:
         try:
             return handle.get(url, timeout_s, cookie)
         finally:
-            handle.rests_since = self._clock.monotonic()
             self._idle.append(handle)
-            self._close_rested(handle.rests_since - REST_S)
-
-    def _close_rested(self, since: float) -> None:
-        """Close a handle that nobody took since then, if there is one; others follow with the next requests."""
-        with suppress(IndexError):
-            if self._idle[0].rests_since < since:
-                # Another thread may have taken that one meanwhile: this is one that rested as well.
-                self._idle.popleft().close()
 
     def close(self) -> None:
         """Close every connection; no request may be under way."""
@@ -119,8 +103,6 @@ class _Handle(Curl):
         self.setopt(CurlOpt.MAXFILESIZE_LARGE, _LARGEST_REPLY)
         if direct:
             self.setopt(CurlOpt.NOPROXY, "*")
-        self.rests_since = 0.0
-        """Monotonic seconds."""
         self._sent = [0]
         self._guard = self._send_once(self._sent)
 

@@ -11,11 +11,10 @@ Script = Callable[[socket.socket, int], bool]
 
 
 class ScriptedServer:
-    """Runs until ``close``; every request line that arrived is in ``arrived``, open connections in ``open``."""
+    """Runs until ``close``; every request line that arrived is in ``arrived``."""
 
     def __init__(self, script: Script) -> None:
         self.arrived: list[str] = []
-        self.open: set[socket.socket] = set()
         self._script = script
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -36,13 +35,11 @@ class ScriptedServer:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        self.open.add(connection)
         with connection, contextlib.suppress(OSError):
             for number, line in enumerate(_request_lines(connection), start=1):
                 self.arrived.append(line)
                 if not self._script(connection, number):
-                    break
-        self.open.discard(connection)
+                    return
 
 
 def reply(status: int, body: bytes, *headers: str) -> bytes:

@@ -21,7 +21,6 @@ from core.errors import (
 )
 from core.words import Capability
 from providers.base import Request
-from providers.wire import Wire
 from tests.contract.conftest import KEY, NEW_YORK, VENDORS, Case, MakeCase, between
 from tests.contract.scripted_server import Script, ScriptedServer, always, reply, reset
 
@@ -117,32 +116,6 @@ def test_a_thread_goes_on_with_the_connection_of_another(serve: Serve, name) -> 
 
     assert len(server.arrived) == 5
     assert len(opened) == 1
-
-
-def test_a_connection_that_rested_is_closed(monkeypatch: pytest.MonkeyPatch, wait_until) -> None:
-    crowd = threading.Barrier(3)
-
-    def script(connection: socket.socket, number: int) -> bool:
-        if number == 1:
-            crowd.wait(timeout=10)
-        connection.sendall(reply(200, b"{}"))
-        return True
-
-    server, asked = ScriptedServer(script), Wire(direct=True)
-    threads = [threading.Thread(target=asked.get, args=(server.url, 10.0)) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    asked.get(server.url, 3.0)
-    assert len(server.open) == 3
-    monkeypatch.setattr("providers.wire.REST_S", 0.0)
-    # Each request closes one.
-    asked.get(server.url, 3.0)
-    asked.get(server.url, 3.0)
-    wait_until(lambda: len(server.open) == 1, what="two connections are closed")
-    asked.close()
-    server.close()
 
 
 @everyone
