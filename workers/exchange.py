@@ -13,6 +13,7 @@ from providers.base import Call, Page, Raw
 from routing.router import Lease
 from workers.assess import assess
 from workers.context import Context
+from workers.doubts import Item
 from workers.plausible import is_old, quote_problem, shown
 from workers.questions import (
     Answered,
@@ -24,7 +25,6 @@ from workers.questions import (
     with_payload,
     without_rest,
 )
-from workers.second_opinion import Item
 
 
 class StaleError(GaplessError):

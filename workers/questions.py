@@ -13,8 +13,8 @@ from db.universe import Member
 from providers.base import Page, Raw
 from routing.router import Lease
 from workers.assess import Judged
+from workers.doubts import Doubts
 from workers.plausible import shown
-from workers.second_opinion import Doubts
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,22 +13,20 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final, Literal
 
 from core import metrics
-from core.bars import Bar, Quote
 from core.clock import Clock
 from core.errors import ProviderError
-from core.sessions import Calendar
 from core.telemetry import Telemetry
 from core.windows import Window
 from core.words import Capability, Interval
-from db.universe import Member
 from providers.base import Page, Request
 from routing.lease import Lease
 from routing.router import Router
 from workers import plausible
+from workers.doubts import Doubts, Item
 from workers.plausible import Difference, Liar, Price
 
 log = logging.getLogger(__name__)
@@ -51,46 +49,6 @@ _CROWD_S, _CROWD, _CROWD_LEAST = 10.0, 16, 8
 """When so many of the last so many symbols moved grossly, it is not the market."""
 
 Finding = Literal["honest", "lies", "unknown"]
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One symbol's answer, as it would be stored."""
-
-    member: Member
-    calendar: Calendar | None
-    bars: Sequence[Bar]
-    settled: Sequence[datetime]
-    """Starts of the bars that were to be there, settled."""
-    quote: Quote | None = None
-
-    @property
-    def says(self) -> bool:
-        """Whether it says anything, if only that bars lack."""
-        return self.quote is not None or bool(self.bars) or bool(self.settled)
-
-    @property
-    def lacks(self) -> bool:
-        """Whether settled bars did not come."""
-        sent = {bar.ts for bar in self.bars}
-        return any(ts not in sent for ts in self.settled)
-
-    def price(self) -> Price | None:
-        """The newest price of the answer."""
-        if self.quote is not None:
-            value = plausible.worth(self.quote)
-            return None if value is None else Price(self.quote.ts, value)
-        return Price(self.bars[-1].ts, self.bars[-1].close) if self.bars else None
-
-
-@dataclass(frozen=True, slots=True)
-class Doubts:
-    """What is not believed of a reply."""
-
-    refused: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Symbol -> why its answer is refused."""
-    accused: str = ""
-    """Why the source's breaker is to be opened at once; empty when it is not."""
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ import logging
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
@@ -27,8 +27,9 @@ from rq.worker.base import WorkerStatus
 from rq.worker_registration import register
 
 from core.clock import Clock
-from core.errors import BadJobError, GaplessError
+from core.errors import GaplessError
 from core.log import mask
+from workers.known_jobs import Functions, KnownJob
 from workers.orphans import Orphans
 from workers.queues import SILENCE_S
 from workers.recovery import LEASE_S, Recovery
@@ -46,8 +47,6 @@ _OVERRUN_S = 120.0
 """Real seconds beyond its time limit after which a batch counts as hanging: its deadline, its last call
 and its last write are over long before."""
 
-Functions = Mapping[str, Callable[[object], object]]
-
 
 class _NoDeathPenalty(BaseDeathPenalty):
     """RQ's alarms work in the main thread only; our batches end by their own deadline."""
@@ -57,31 +56,6 @@ class _NoDeathPenalty(BaseDeathPenalty):
 
     def cancel_death_penalty(self) -> None:
         """Nothing to disarm."""
-
-
-class _KnownJob(Job):
-    """A job whose function comes from a table, never imported by a name that stood in Redis."""
-
-    functions: Functions
-
-    @property
-    def func(self) -> Callable[[object], object]:
-        """The function of the wire name.
-
-        Raises:
-            BadJobError: this version knows no such function.
-        """
-        name = self.func_name or ""
-        if name not in self.functions:
-            raise BadJobError(
-                f"job calls {name!r}; this worker knows {', '.join(sorted(self.functions))}: "
-                "upgrade the workers before the scheduler, then requeue it"
-            )
-        return self.functions[name]
-
-
-# RQ's class methods are only partly typed.
-_RQ_JOB = cast("Any", _KnownJob)
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +274,7 @@ class BatchWorker(SimpleWorker):
 
     def _fetch(self, job_id: str) -> Job | None:
         try:
-            job = cast("_KnownJob", _RQ_JOB.fetch(job_id, self.connection, JSONSerializer))
+            return KnownJob.read(job_id, self.connection, self._functions)
         except NoSuchJobError:
             # FLUSHALL, or the hint grew too old: the database derives the work again.
             self._recovery.forget_taken(job_id)
@@ -308,11 +282,9 @@ class BatchWorker(SimpleWorker):
         except (ValueError, ResponseError) as error:
             self._recovery.put_aside(job_id, f"the job in Redis can't be read: {error}")
             return None
-        job.functions = self._functions
-        return job
 
     def _give_up(self, job_id: str, reason: str) -> None:
-        job = cast("Job", _RQ_JOB.fetch(job_id, self.connection, JSONSerializer))
+        job = KnownJob.read(job_id, self.connection, self._functions)
         log.error("job put aside: %s", reason, extra={"job": job_id})
         job.retries_left = 0
         cast("Any", super()).handle_job_failure(job, self._queue, exc_string=reason)
