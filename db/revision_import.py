@@ -19,9 +19,12 @@ from operator import itemgetter
 from types import TracebackType
 from typing import Any
 
+import psycopg
+
 from core.errors import UnknownSymbolError
 from core.words import Interval, Tier
 from db import universe
+from db.errors import translate
 from db.horizon import announce, patiently, stamp
 from db.pool import Connection, Database, connect
 from db.reading import safe_as_of
@@ -74,6 +77,7 @@ class Importer:
     counts: Counts = field(default_factory=Counts)
     _open: ExitStack = field(default_factory=ExitStack)
     _hold: Connection | None = None
+    _key: int = 0
     _safe: datetime | None = None
     _cut: datetime | None = None
     _names: dict[str, list[tuple[int, datetime | None, datetime | None]]] = field(
@@ -94,8 +98,11 @@ class Importer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # The hold ends with its connection.
-        self._open.close()
+        # The hold ends with its connection, but only when the server has noticed that it is gone;
+        # who reads right after the import is to find all of it.
+        with self._open:  # which tells of psycopg's errors in our words
+            if self._hold is not None and error is None:
+                self._hold.execute(sql("transfer", "release_horizon"), {"key": self._key})
 
     def add(self, revisions: Sequence[Revision]) -> Rejects:
         """Store what a batch of rows adds, one transaction for each source and interval in it.
@@ -218,11 +225,16 @@ class Importer:
             self._hold = self._open.enter_context(
                 connect(self.db.url, application="gapless-import")
             )
-            self._hold.execute(sql("transfer", "hold_horizon"))
+            row = self._hold.execute(sql("transfer", "hold_horizon")).fetchone()
+            assert row is not None
+            self._key = row[0]
             self._safe = safe_as_of(self._hold)
         else:
             # Fails when the connection, and so the hold, was lost: a repeated run goes on from here.
-            safe_as_of(self._hold)
+            try:
+                safe_as_of(self._hold)
+            except psycopg.Error as error:
+                raise translate(error) from error
 
     def _merge(
         self,

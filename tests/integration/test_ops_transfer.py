@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from core.clock import SystemClock
-from core.errors import UnknownSymbolError
+from core.errors import StorageError, UnknownSymbolError
 from core.words import Interval, Tier
 from db import reading
 from db.pool import Database
@@ -488,17 +488,21 @@ class TestBars:
         assert run(db, *self.WORDS, "--format", "parquet") == 2
 
 
-def test_a_hold_that_was_lost_stops_the_import(db, symbol, tmp_path):
+@pytest.mark.parametrize("more", [True, False], ids=["in mid-import", "after the last batch"])
+def test_a_hold_that_was_lost_stops_the_import(db, symbol, tmp_path, more):
     (tmp_path / "a.csv").write_text(HEADER + GOOD + GOOD.replace("14:30", "14:40"))
     with read_rows(tmp_path / "a.csv") as (lines, _):
         revisions = [parse(line, cells) for line, cells in lines if not isinstance(cells, str)]
-    with Importer(db) as importer:
-        importer.add(revisions[:1])
-        with psycopg.connect(db.url, autocommit=True) as admin:
-            admin.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE application_name = 'gapless-import' AND datname = current_database()"
-            )
-        with pytest.raises(Exception, match=r"terminat|reached|closed"):
+    importer = Importer(db).__enter__()
+    importer.add(revisions[:1])
+    with psycopg.connect(db.url, autocommit=True) as admin:
+        admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'gapless-import' AND datname = current_database()"
+        )
+    if more:
+        with pytest.raises(StorageError):
             importer.add(revisions[1:])
+    with pytest.raises(StorageError):
+        importer.__exit__(None, None, None)
     assert load(db, tmp_path / "a.csv")[0] == (1, 0, 1, 0)
