@@ -53,6 +53,12 @@ JOBS_STALE = Metric(
     ("type", "tier"),
     "Jobs dropped because their deadline had passed.",
 )
+SYMBOLS_LEFT_OUT = Metric(
+    "symbols_left_out_total",
+    "counter",
+    ("type", "tier"),
+    "Symbols of live batches that were not asked for, because their answers killed workers.",
+)
 SLOTS_MISSED = Metric(
     "slots_missed_total",
     "counter",

@@ -129,10 +129,25 @@ def dispatchable(db: Database, limit: int, lease_s: float) -> list[Dispatch]:
 
 def answered(conn: Connection, symbols_by_element: Mapping[int, Sequence[str]]) -> None:
     """Strike answered symbols off in the caller's transaction; done when none remains."""
+    _strike(conn, symbols_by_element, None)
+
+
+def give_up(db: Database, symbols_by_element: Mapping[int, Sequence[str]], reason: str) -> None:
+    """Strike symbols off that nobody will answer; dead, with the reason, when none remains."""
+    db.run(lambda conn: _strike(conn, symbols_by_element, reason))
+
+
+def _strike(
+    conn: Connection, symbols_by_element: Mapping[int, Sequence[str]], reason: str | None
+) -> None:
     for inbox_id in sorted(symbols_by_element):
         conn.execute(
-            sql("inbox", "answered"),
-            {"inbox_id": inbox_id, "symbols": list(symbols_by_element[inbox_id])},
+            sql("inbox", "strike"),
+            {
+                "inbox_id": inbox_id,
+                "symbols": list(symbols_by_element[inbox_id]),
+                "reason": reason,
+            },
         )
 
 

@@ -135,7 +135,7 @@ def _prepare(
 def _prepare_worker(
     options: argparse.Namespace, base: "Base", tier: Tier, telemetry: "Telemetry", stop: Stop
 ) -> _Process:
-    from workers.jobs import functions  # noqa: PLC0415
+    from workers.jobs import functions, on_death  # noqa: PLC0415
     from workers.queues import backfill_queue, collect_queue  # noqa: PLC0415
     from workers.wiring import worker_context  # noqa: PLC0415
     from workers.worker import BatchWorker  # noqa: PLC0415
@@ -149,6 +149,7 @@ def _prepare_worker(
         base.clock,
         stop,
         slots=base.settings.worker_batches,
+        on_death=on_death(context),
     )
 
     def close() -> None:

@@ -6,6 +6,7 @@ cursor's advance are one transaction in ``Writer``. Running a batch twice change
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from statistics import median
@@ -51,27 +52,58 @@ def collect(context: Context, job: CollectJob) -> dict[str, int]:
     if context.clock.now() > job.not_after:
         return _drop_stale(context, job)
     if not job.inbox:
-        return _collect(context, job)
+        return _warily(context, job)
     hold = partial(inbox.hold, context.db, job.inbox, inbox.LEASE_S)
     with Renewal(_RENEW_S, hold, "leases of elements"):
-        return _collect(context, job)
+        return _warily(context, job)
 
 
-def _collect(context: Context, job: CollectJob) -> dict[str, int]:
-    clock = context.clock
+def _warily(context: Context, job: CollectJob) -> dict[str, int]:
+    """The batch, but for symbols whose answers may kill this process: those alone, or not at all."""
+    clock, suspects, capability = context.clock, context.suspects, job.kind.capability
+    left_s = clock.real_seconds((job.not_after - clock.now()).total_seconds())
+    deadline = clock.monotonic() + min(left_s, job.kind.timeout_s - _SPARE_S)
+    standing = suspects.look(capability, _wanted(context, job))
+    done = _Done()
+    _ask(context, job, standing.free, deadline, done)
+    suspects.clear(capability, standing.once)
+    _leave_out(context, job, standing.left_out)
+    for symbol in standing.doubted:
+        with suspects.trial(capability, symbol, deadline - clock.monotonic()) as begun:
+            if begun:
+                _ask(context, job, [symbol], deadline, done)
+    if job.kind is Kind.BARS_1M and done.questions and not job.inbox:
+        _note_lag(context, job, done)
+    if job.kind is Kind.QUOTES_L1 and done.questions and not done.reached:
+        context.telemetry.count(metrics.SLOTS_MISSED, job.kind, job.tier)
+    return {"asked": len(done.questions), "answered": len(done.reached), "failed": done.failed}
+
+
+@dataclass(slots=True)
+class _Done:
+    """What became of a batch so far."""
+
+    questions: list[Question] = field(default_factory=list[Question])
+    reached: dict[str, datetime] = field(default_factory=dict[str, datetime])
+    """Symbol -> how far it was answered."""
+    failed: int = 0
+
+
+def _ask(
+    context: Context, job: CollectJob, symbols: Sequence[str], deadline: float, done: _Done
+) -> None:
+    """Ask for some symbols of a batch and write what comes."""
     interval = job.kind.capability.interval
-
     questions = [
         Question(member, window)
-        for member in _resolve(context, job)
+        for member in _resolve(context, symbols)
         for window in _windows(context, job, member)
     ]
-    left_s = clock.real_seconds((job.not_after - clock.now()).total_seconds())
     asking = Asking(
         context,
         job.kind.capability,
         share=Share.LIVE,
-        deadline=clock.monotonic() + min(left_s, job.kind.timeout_s - _SPARE_S),
+        deadline=deadline,
         hint=job.provider if job.kind is not Kind.REREAD else None,
         only=job.provider if job.kind is Kind.REREAD else None,
         patience_s=_PATIENCE_S if job.kind.timeout_s <= _QUICK_S else _PATIENCE_DAILY_S,
@@ -81,7 +113,6 @@ def _collect(context: Context, job: CollectJob) -> dict[str, int]:
 
     asking.add(questions)
     left = {q.member.symbol: [q.window] if q.window else [] for q in questions}
-    reached: dict[str, datetime] = {}
     failed = 0
     for results in asking.results():
         for result in results:
@@ -91,7 +122,7 @@ def _collect(context: Context, job: CollectJob) -> dict[str, int]:
                 if window is not None:
                     left[symbol] = subtract(left[symbol], [window])
                 writer.add(result, closes=not left[symbol])
-                reached[symbol] = window.end if window else result.asked_at
+                done.reached[symbol] = window.end if window else result.asked_at
             else:
                 writer.put_aside(result)
                 if not asking.again(result):
@@ -104,13 +135,10 @@ def _collect(context: Context, job: CollectJob) -> dict[str, int]:
 
     for source in sorted(writer.sources) or ["none"]:
         context.telemetry.count(metrics.JOBS_PROCESSED, job.kind, source)
-    if job.kind is Kind.BARS_1M and questions and not job.inbox:
-        _note_lag(context, job, questions, reached)
+    done.questions += questions
+    done.failed += failed
     if failed and context.stop.requested:
         raise HandedBackError(f"stopped with {failed} of {len(questions)} symbols not reached")
-    if job.kind is Kind.QUOTES_L1 and questions and not reached:
-        context.telemetry.count(metrics.SLOTS_MISSED, job.kind, job.tier)
-    return {"asked": len(questions), "answered": len(reached), "failed": failed}
 
 
 def _drop_stale(context: Context, job: CollectJob) -> dict[str, int]:
@@ -122,9 +150,23 @@ def _drop_stale(context: Context, job: CollectJob) -> dict[str, int]:
     return {"stale": len(job.symbols)}
 
 
-def _resolve(context: Context, job: CollectJob) -> list[Member]:
-    """Members in the job's order; names that left the universe since are skipped."""
-    symbols = _wanted(context, job)
+def _leave_out(context: Context, job: CollectJob, symbols: Sequence[str]) -> None:
+    if not symbols:
+        return
+    context.telemetry.count(metrics.SYMBOLS_LEFT_OUT, job.kind, job.tier, amount=len(symbols))
+    log.error("symbols left out, workers died of their answers", extra={"symbols": symbols})
+    given_up = {
+        row: [symbol for symbol in wanted if symbol in symbols]
+        for row, wanted in (job.inbox or {}).items()
+    }
+    given_up = {row: names for row, names in given_up.items() if names}
+    if given_up:
+        names = ", ".join(sorted({name for names in given_up.values() for name in names}))
+        inbox.give_up(context.db, given_up, f"workers died each time they asked for {names}")
+
+
+def _resolve(context: Context, symbols: Sequence[str]) -> list[Member]:
+    """Members in this order; names that left the universe since are skipped."""
     members = context.reference.resolve(symbols)
     unknown = [name for name in symbols if name not in members]
     if unknown:
@@ -172,10 +214,10 @@ def _is_new(context: Context, job: CollectJob) -> Callable[[Answer, Bar], bool]:
     return is_new
 
 
-def _note_lag(
-    context: Context, job: CollectJob, questions: list[Question], reached: dict[str, datetime]
-) -> None:
+def _note_lag(context: Context, job: CollectJob, done: _Done) -> None:
     """Market now minus how far the batch's median symbol has been asked and answered."""
-    behind = [reached.get(q.member.symbol, job.window.start).timestamp() for q in questions]
+    behind = [
+        done.reached.get(q.member.symbol, job.window.start).timestamp() for q in done.questions
+    ]
     lag_s = context.clock.timestamp() - median(behind)
     context.telemetry.set(metrics.INGESTION_LAG, lag_s, Interval.M1)

@@ -13,6 +13,7 @@ from workers.calls import CallPool
 from workers.reference import Reference
 from workers.second_opinion import SecondOpinion
 from workers.stopping import Stop
+from workers.suspects import Suspects
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +39,12 @@ class Context:
     stop: Stop
     opinions: SecondOpinion = field(init=False)
     """What this process thinks of its sources' honesty."""
+    suspects: Suspects = field(init=False)
+    """Symbols whose answers may kill processes."""
 
     def __post_init__(self) -> None:
         self.opinions = SecondOpinion(self.clock, self.telemetry)
+        self.suspects = Suspects(self.redis)
 
     @property
     def settings(self) -> Settings:

@@ -24,3 +24,13 @@ Each raises BadJobError for a payload of another version or an unknown kind.
 def functions(context: Context) -> dict[str, Callable[[object], object]]:
     """The same for one process."""
     return {name: partial(function, context) for name, function in FUNCTIONS.items()}
+
+
+def on_death(context: Context) -> dict[str, Callable[[object], object]]:
+    """What to do about a job whose worker died; backfill rows note it themselves."""
+
+    def collecting(payload: object) -> None:
+        job = CollectJob.from_wire(payload)
+        context.suspects.died(job.kind.capability, job.symbols)
+
+    return {COLLECT_FUNCTION: collecting}

@@ -36,7 +36,8 @@ _LOST = """
 -- KEYS: 1 = rq:wip:Q, 2 = rq:queue:Q, 3 = rq:queue:Q:intermediate, 4 = rq:job:<id>
 -- ARGV: 1 = job:execution, 2 = job id, 3 = now, seconds, 4 = seconds until an untaken job is forgotten,
 -- 5 = seconds for which one that was put aside is kept
--- Answers 0 still alive or handled by another, 1 forgotten, 2 pushed again, 3 out of retries.
+-- Answers 0 still alive or handled by another, 1 forgotten, 2 never begun and pushed again,
+-- 3 died and pushed again, 4 died and out of retries.
 -- RQ takes a job's time to live away when it starts, so every way out of here gives it one.
 local until_s = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not until_s or tonumber(until_s) >= tonumber(ARGV[3]) then return 0 end
@@ -54,12 +55,12 @@ if status ~= 'started' then return 1 end
 local left = tonumber(redis.call('HGET', KEYS[4], 'retries_left') or '0') or 0
 if left < 1 then
   redis.call('EXPIRE', KEYS[4], ARGV[5])
-  return 3
+  return 4
 end
 redis.call('HSET', KEYS[4], 'retries_left', left - 1, 'status', 'queued')
 redis.call('EXPIRE', KEYS[4], ARGV[4])
 redis.call('RPUSH', KEYS[2], ARGV[2])
-return 2
+return 3
 """
 
 _VOUCH = """
@@ -101,7 +102,12 @@ class Recovery:
     """Recovery of one queue; one instance a worker process, safe beside others."""
 
     def __init__(
-        self, queue: Queue, redis: Redis, clock: Clock, fail: Callable[[str, str], None]
+        self,
+        queue: Queue,
+        redis: Redis,
+        clock: Clock,
+        fail: Callable[[str, str], None],
+        died: Callable[[str], None],
     ) -> None:
         """Prepare.
 
@@ -110,11 +116,13 @@ class Recovery:
             redis: A client with bytes replies.
             clock: For its monotonic seconds.
             fail: Puts a job (id, reason) aside that died as often as it may.
+            died: Told of each job whose worker died while it ran.
         """
         self._queue = queue
         self._redis = cast("Any", redis)
         self._clock = clock
         self._fail = fail
+        self._died = died
         self._wip = f"rq:wip:{queue.name}"
         self._taken = queue.intermediate_queue_key
         self._seen: dict[str, float] = {}
@@ -190,9 +198,11 @@ class Recovery:
             keys = [self._wip, self._queue.key, self._taken, f"rq:job:{job_id}"]
             args = [execution, job_id, now, HINT_TTL_S, FAILURE_TTL_S]
             did = self._lost_script(keys=keys, args=args)
-            if did == 2:
+            if did in (2, 3):
                 log.warning("lost job pushed again", extra={"job": job_id})
-            elif did == 3:
+            if did in (3, 4):
+                self._died(job_id)
+            if did == 4:
                 self._fail(job_id, "its worker died each time it was started")
 
     def _push_taken(self) -> None:

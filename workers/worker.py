@@ -83,6 +83,7 @@ class BatchWorker(SimpleWorker):
         *,
         slots: int,
         overrun_s: float = _OVERRUN_S,
+        on_death: Functions | None = None,
     ) -> None:
         """Prepare; Redis has to be reachable.
 
@@ -94,6 +95,7 @@ class BatchWorker(SimpleWorker):
             stop: The process's wish to stop.
             slots: Batches at once.
             overrun_s: Real seconds beyond its time limit after which a batch counts as hanging.
+            on_death: Told of what a job carried when its worker died, by wire name.
         """
         # RQ keeps "the execution" on the worker; here each thread has its own.
         self._here = threading.local()
@@ -109,6 +111,7 @@ class BatchWorker(SimpleWorker):
         self.log.setLevel(logging.WARNING)
         self._queue = self.queues[0]
         self._functions = functions
+        self._on_death = on_death or {}
         self._clock = clock
         self._stop = stop
         self._slots = threading.BoundedSemaphore(slots)
@@ -117,7 +120,7 @@ class BatchWorker(SimpleWorker):
         self._threads: set[threading.Thread] = set()
         self._running: dict[str, _Held] = {}
         self._overrun_s = overrun_s
-        self._recovery = Recovery(self._queue, redis, clock, self._give_up)
+        self._recovery = Recovery(self._queue, redis, clock, self._give_up, self._died)
         self._orphans = Orphans(queue, redis, self._give_up)
         self._beat = clock.monotonic()
         self._lost_since: float | None = None
@@ -282,6 +285,12 @@ class BatchWorker(SimpleWorker):
         except (ValueError, ResponseError) as error:
             self._recovery.put_aside(job_id, f"the job in Redis can't be read: {error}")
             return None
+
+    def _died(self, job_id: str) -> None:
+        job = KnownJob.read(job_id, self.connection, self._functions)
+        told = self._on_death.get(job.func_name or "")
+        if told is not None:
+            told(cast("Any", job).args[0])
 
     def _give_up(self, job_id: str, reason: str) -> None:
         job = KnownJob.read(job_id, self.connection, self._functions)

@@ -68,15 +68,18 @@ taken AS (
 )
 SELECT t.* FROM taken t ORDER BY t.inbox_id
 
--- name: answered
+-- name: strike
+-- Symbols answered, or given up for a reason; who gave one up does not end well.
 UPDATE rlc_inbox i
 SET remaining = r.remaining,
-    state = CASE WHEN r.remaining = '{}' THEN 'done' ELSE i.state END,
+    reason = r.reason,
+    state = CASE WHEN r.remaining <> '{}' THEN i.state WHEN r.reason IS NULL THEN 'done' ELSE 'dead' END,
     lease_expires = CASE WHEN r.remaining = '{}' THEN NULL ELSE i.lease_expires END,
     done_at = CASE WHEN r.remaining = '{}' THEN gapless_now() END
 FROM (
     SELECT k.inbox_id, ARRAY(SELECT s.name FROM unnest(k.remaining) WITH ORDINALITY AS s(name, place)
-                             WHERE s.name <> ALL (%(symbols)s::text[]) ORDER BY s.place) AS remaining
+                             WHERE s.name <> ALL (%(symbols)s::text[]) ORDER BY s.place) AS remaining,
+           CASE WHEN k.remaining && %(symbols)s::text[] THEN coalesce(%(reason)s::text, k.reason) ELSE k.reason END AS reason
     FROM rlc_inbox k
     WHERE k.inbox_id = %(inbox_id)s AND k.state IN ('new', 'dispatched')
     FOR UPDATE

@@ -7,6 +7,7 @@ from ops import output
 from ops.connect import database, redis_client, settings
 from ops.registering import Commands
 from workers.queues import depths
+from workers.suspects import Suspects
 
 
 def register(commands: Commands) -> None:
@@ -23,7 +24,9 @@ def run(options: argparse.Namespace) -> int:
     # The database first: when nothing runs here, it is the one that says so.
     with database(config) as db:
         rows = backfill.depth(db)
-    waiting = depths(redis_client(config.redis_url))
+    redis = redis_client(config.redis_url)
+    waiting = depths(redis)
+    left_out = Suspects(redis).all_left_out()
     if options.json:
         output.as_json(
             {
@@ -32,6 +35,7 @@ def run(options: argparse.Namespace) -> int:
                     str(tier): {"depth": depth, "oldest_age_s": age}
                     for tier, (depth, age) in rows.items()
                 },
+                "left_out": {str(capability): symbols for capability, symbols in left_out.items()},
             }
         )
         return 0
@@ -46,4 +50,14 @@ def run(options: argparse.Namespace) -> int:
         ),
         ["backfill tier", "rows", "oldest s"],
     )
+    if left_out:
+        print("\nLeft out of live batches, workers died each time they asked:")
+        output.table(
+            (
+                {"capability": str(capability), "symbol": symbol, "again in s": round(seconds)}
+                for capability, symbols in left_out.items()
+                for symbol, seconds in symbols.items()
+            ),
+            ["capability", "symbol", "again in s"],
+        )
     return 0

@@ -273,6 +273,20 @@ class TestInbox:
             inbox.answered(conn, {ids["a"]: ["SPY"], ids["b"]: ["SPY"]})
         assert inbox.hold(db, ids.values(), 60) == {ids["a"]: frozenset({"BAC"})}
 
+    def test_an_element_of_which_a_symbol_was_given_up_ends_with_the_reason(self, db):
+        ids = inbox.receive(db, [element("a", "SPY", "BAC"), element("b", "SPY", "BAC")])
+        both = [ids["a"], ids["b"]]
+        with db.transaction() as conn:
+            inbox.answered(conn, {ids["b"]: ["SPY"]})
+        inbox.give_up(db, {key: ["SPY"] for key in both}, "no luck")
+        assert inbox.counts(db) == {"new": 2}
+        with db.transaction() as conn:
+            inbox.answered(conn, {key: ["BAC"] for key in both})
+        assert rows(db, "SELECT element_id, state, reason FROM rlc_inbox ORDER BY 1") == [
+            ("a", "dead", "no luck"),
+            ("b", "done", None),
+        ], "what was answered before can't be given up"
+
     def test_an_element_that_is_worked_on_is_not_dispatched_again(self, db):
         ids = inbox.receive(db, [element("a", "SPY"), element("b", "SPY")])
         inbox.dispatchable(db, 10, 0)

@@ -464,6 +464,7 @@ def test_a_worker_whose_clock_is_behind_keeps_its_jobs(
         redis,
         SystemClock(),
         lambda *_: pytest.fail("no job died"),
+        lambda _: pytest.fail("no job died"),
     )
     # Its heart has beaten since, by RQ's bookkeeping as well as by ours.
     heard = redis.hget(next(redis.scan_iter("rq:execution:*")), "last_heartbeat")
