@@ -18,8 +18,9 @@ from core.clock import Clock
 from core.errors import QueueError, QuotaExhaustedError, RateLimitedError
 from core.words import Share
 from providers.base import Limit, quota_used
+from routing.account import LongWindows
 from routing.state import RoutingState
-from routing.wallet import RECOVER_S, LongWindows, Wallet
+from routing.wallet import RECOVER_S, Wallet
 
 LONG_WINDOW_S = 60.0
 """Windows longer than this are counted in PostgreSQL, so that a FLUSHALL forgets none of them."""

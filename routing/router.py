@@ -15,6 +15,7 @@ from core.clock import Clock
 from core.errors import NoRouteError, QueueError, StorageError
 from core.words import Capability, Share
 from providers.base import Provider, Spec
+from routing.account import LongWindows
 from routing.breaker import FleetBreaker
 from routing.budgets import Budget, LimitUse
 from routing.fleet import Fleet
@@ -27,7 +28,7 @@ from routing.retry import RetryBudget
 from routing.sources import Source
 from routing.state import LastWords, RoutingState
 from routing.status import SourceStatus, describe
-from routing.wallet import LongWindows, Refused, Token, Wallet
+from routing.wallet import Refused, Token, Wallet
 
 __all__ = ["Lease", "Router", "SourceStatus"]
 

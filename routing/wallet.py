@@ -9,16 +9,13 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 
-from core.clock import Clock
 from core.errors import QueueError, StorageError
 from core.words import Share
-from db.budgets import Block
-from providers.base import Limit
-from routing.state import RoutingState
+from routing.account import Account
 
 _BUCKETS = 250
 """A window expires in steps of 1/250 of its length, and is counted longer by up to one."""
@@ -40,54 +37,6 @@ _LONG_TRANSIT_S, _MARGIN_S = 2.0, 0.2
 """Real seconds within which a block must get from PostgreSQL to Redis, or it goes back."""
 _BEGIN_S, _WAIT_FOR_BEGINNER_S = 0.8, 1.2
 """Real seconds in which whoever uses a limit first begins its windows, and the others wait for that."""
-
-
-class LongWindows(Protocol):
-    """Where long windows are counted: ``db.budgets.LongWindowLedger``."""
-
-    def first_use(self, scope: str) -> bool: ...
-
-    def lease(
-        self,
-        scope: str,
-        *,
-        share: Share,
-        units: int,
-        window_s: float,
-        wanted: int,
-        least: int,
-        hold_s: float,
-        linger_s: float,
-    ) -> Block: ...
-
-    def refund(self, block_id: int, units: int) -> None: ...
-
-    def used(self, scope: str) -> tuple[int, int]: ...
-
-
-class Account(Protocol):
-    """What a wallet draws on: ``budgets.Budget``."""
-
-    limits: tuple[Limit, ...]
-    scopes: list[str]
-    keys: list[str]
-    state: RoutingState
-    clock: Clock
-    long_windows: LongWindows | None
-    use_by_s: float
-    spent: bool
-    sequence: int
-    unknown: frozenset[str]
-
-    @property
-    def hold_s(self) -> float: ...
-
-    @property
-    def longest_hold_s(self) -> float: ...
-
-    def is_long(self, limit: Limit) -> bool: ...
-
-    def fastest(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,11 @@ from typing import Any
 from core.clock import Clock
 from core.words import Capability
 from providers.base import Limit, Spec
+from routing.account import LongWindows
 from routing.policy import Bands
 from routing.router import Router
 from routing.sources import Source
 from routing.state import RoutingState
-from routing.wallet import LongWindows
 
 BARS = Capability.BARS_1M
 ROOT = Path(__file__).resolve().parents[1]
