@@ -142,11 +142,14 @@ def due(db: Database, tier: Tier, limit: int, max_concurrency: int) -> list[int]
         ]
 
 
-def left_by_the_dead(db: Database, ids: Sequence[int]) -> set[int]:
-    """Those of some rows whose last worker fell silent: one of them may have been its end."""
+def left_by_the_dead(db: Database, ids: Sequence[int]) -> list[int]:
+    """Those of some rows whose last worker fell silent: one of them may have been its end.
+
+    The likeliest, with the most attempts, comes last.
+    """
     with db.transaction() as conn:
         found = conn.execute(sql("backfill", "left_by_the_dead"), {"ids": list(ids)})
-        return {job_id for (job_id,) in found}
+        return [job_id for (job_id,) in found]
 
 
 def mark_dispatched(db: Database, ids: Sequence[int], seconds: float) -> None:

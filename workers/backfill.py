@@ -7,6 +7,7 @@ the claim is renewed meanwhile; a row whose worker died comes back when its clai
 import logging
 import random
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
@@ -42,6 +43,8 @@ _PATIENCE_S = 20.0
 _GATHER_S = 0.25
 """Real seconds for which an ended row may wait for others to commit with."""
 _PAUSE_MIN_S = 0.2
+_TURN_S = 5.0
+"""Real seconds for which rows whose last worker died wait while this process asks for others of them."""
 _HANDED_ON_S = 60.0
 """Real seconds for which a row that this version can't answer is left to others."""
 _CAPABILITY = {Interval.M1: Capability.BARS_1M, Interval.D1: Capability.BARS_EOD}
@@ -56,12 +59,27 @@ def backfill(context: Context, job: BackfillJob) -> dict[str, int]:
     Raises:
         StorageError: the database stayed away; the claims run out by themselves.
     """
-    clock = context.clock
-    deadline = clock.monotonic() + BACKFILL_TIMEOUT_S - _SPARE_S
-    limit = context.settings.backfill_max_concurrency(job.tier)
-    counts = {"claimed": 0}
-    waiting = list(job.ids)
-    while waiting and not context.stop.requested and clock.monotonic() < deadline:
+    deadline = context.clock.monotonic() + BACKFILL_TIMEOUT_S - _SPARE_S
+    counts = Counter(claimed=0)
+    doubted = table.left_by_the_dead(context.db, job.ids)
+    _work_off(context, job.tier, [row for row in job.ids if row not in doubted], deadline, counts)
+    for row in doubted:
+        # Two at once would die together, and both would have spent an attempt.
+        with context.suspects.turn(_TURN_S) as mine:
+            if not mine:
+                # Not claimed, so no attempt is spent; the leader pushes them again.
+                break
+            _work_off(context, job.tier, [row], deadline, counts)
+    return dict(counts)
+
+
+def _work_off(
+    context: Context, tier: Tier, ids: Sequence[int], deadline: float, counts: Counter[str]
+) -> None:
+    """Claim rows and see them through, as many at once as the tier may have."""
+    limit = context.settings.backfill_max_concurrency(tier)
+    waiting = list(ids)
+    while waiting and not context.stop.requested and context.clock.monotonic() < deadline:
         # A new owner each time: what an earlier claim still reports then changes nothing.
         owner = uuid.uuid4().hex
         rows = table.claim(context.db, waiting, owner, LEASE_S, limit)
@@ -73,16 +91,14 @@ def backfill(context: Context, job: BackfillJob) -> dict[str, int]:
         counts["claimed"] += len(rows)
         renew = partial(table.heartbeat, context.db, sorted(claimed), owner, LEASE_S)
         with Renewal(LEASE_S / 3, renew, "claims"):
-            for state in _see_through(context, job.tier, rows, owner, deadline):
-                counts[state] = counts.get(state, 0) + 1
-    return counts
+            counts.update(_see_through(context, tier, rows, owner, deadline))
 
 
 def _see_through(
     context: Context, tier: Tier, rows: Sequence[Job], owner: str, deadline: float
 ) -> list[str]:
     """Bring claimed rows to their next state; returns the states."""
-    able, unable = _with_calendar(context, rows, owner)
+    able, unable = _askable(context, rows, owner)
     if unable:
         context.db.run(lambda conn: table.finish(conn, *unable))
     states = [end.state for end in unable]
@@ -214,16 +230,15 @@ class _Run:
         return any(window.contains(bar.ts) for window in self._gaps.get(answer.symbol_id, ()))
 
 
-def _with_calendar(
-    context: Context, rows: Sequence[Job], owner: str
-) -> tuple[list[Job], list[Finish]]:
-    """Rows that can be judged, and what becomes of the others.
+def _askable(context: Context, rows: Sequence[Job], owner: str) -> tuple[list[Job], list[Finish]]:
+    """Rows that can be asked for and judged, and what becomes of the others.
 
-    A row whose calendar nobody published fails; one of an interval that this version doesn't collect
-    goes back as it was, for a newer one.
+    A row whose calendar nobody published fails, and one whose symbol is left out; one of an interval
+    that this version doesn't collect goes back as it was, for a newer one.
     """
     able: list[Job] = []
     unable: list[Finish] = []
+    left_out = _left_out(context, rows)
     for row in rows:
         if row.interval not in _CAPABILITY:
             reason = f"no {row.interval} bars are collected by this version"
@@ -232,12 +247,26 @@ def _with_calendar(
             )
             unable.append(back)
             continue
+        if (row.interval, row.symbol) in left_out:
+            reason = f"workers died each time they asked for {row.symbol}; see `ops queues`"
+            unable.append(Finish(row.job_id, owner, "failed", reason))
+            continue
         try:
             context.reference.calendar(row.calendar)
             able.append(row)
         except UsageError as error:
             unable.append(Finish(row.job_id, owner, "failed", str(error)))
     return able, unable
+
+
+def _left_out(context: Context, rows: Sequence[Job]) -> set[tuple[Interval, str]]:
+    """Intervals and symbols that live batches leave out."""
+    found: set[tuple[Interval, str]] = set()
+    for interval in {row.interval for row in rows} & _CAPABILITY.keys():
+        symbols = sorted({row.symbol for row in rows if row.interval is interval})
+        standing = context.suspects.look(_CAPABILITY[interval].value, symbols)
+        found |= {(interval, symbol) for symbol in standing.left_out}
+    return found
 
 
 def _alike(rows: Sequence[Job]) -> list[list[Job]]:

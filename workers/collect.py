@@ -25,6 +25,7 @@ from workers.questions import Answered, Question
 from workers.queues import CollectJob, Kind
 from workers.renewing import Renewal
 from workers.stopping import HandedBackError
+from workers.suspects import family
 from workers.writing import Writer
 
 log = logging.getLogger(__name__)
@@ -60,18 +61,19 @@ def collect(context: Context, job: CollectJob) -> dict[str, int]:
 
 def _warily(context: Context, job: CollectJob) -> dict[str, int]:
     """The batch, but for symbols whose answers may kill this process: those alone, or not at all."""
-    clock, suspects, capability = context.clock, context.suspects, job.kind.capability
+    clock, suspects, alike = context.clock, context.suspects, family(job)
     left_s = clock.real_seconds((job.not_after - clock.now()).total_seconds())
     deadline = clock.monotonic() + min(left_s, job.kind.timeout_s - _SPARE_S)
-    standing = suspects.look(capability, _wanted(context, job))
+    standing = suspects.look(alike, _wanted(context, job))
     done = _Done()
     _ask(context, job, standing.free, deadline, done)
-    suspects.clear(capability, standing.once)
+    suspects.clear(alike, [symbol for symbol in standing.once if symbol in done.asked])
     _leave_out(context, job, standing.left_out)
     for symbol in standing.doubted:
-        with suspects.trial(capability, symbol, deadline - clock.monotonic()) as begun:
-            if begun:
+        with suspects.trial(alike, symbol, deadline - clock.monotonic()) as trial:
+            if trial.begun:
                 _ask(context, job, [symbol], deadline, done)
+                trial.asked = symbol in done.asked
     if job.kind is Kind.BARS_1M and done.questions and not job.inbox:
         _note_lag(context, job, done)
     if job.kind is Kind.QUOTES_L1 and done.questions and not done.reached:
@@ -86,6 +88,8 @@ class _Done:
     questions: list[Question] = field(default_factory=list[Question])
     reached: dict[str, datetime] = field(default_factory=dict[str, datetime])
     """Symbol -> how far it was answered."""
+    asked: set[str] = field(default_factory=set[str])
+    """Symbols for which a source was asked, whatever it answered."""
     failed: int = 0
 
 
@@ -116,6 +120,8 @@ def _ask(
     failed = 0
     for results in asking.results():
         for result in results:
+            if result.source is not None:
+                done.asked.add(result.question.member.symbol)
             if isinstance(result, Answered):
                 symbol, window = result.question.member.symbol, result.question.window
                 # A long window is asked in parts; the symbol is answered with the last of them.

@@ -10,6 +10,7 @@ from workers.backfill import backfill
 from workers.collect import collect
 from workers.context import Context
 from workers.queues import BACKFILL_FUNCTION, COLLECT_FUNCTION, BackfillJob, CollectJob
+from workers.suspects import family
 
 FUNCTIONS: Mapping[str, Callable[[Context, object], object]] = {
     COLLECT_FUNCTION: lambda context, payload: collect(context, CollectJob.from_wire(payload)),
@@ -26,11 +27,14 @@ def functions(context: Context) -> dict[str, Callable[[object], object]]:
     return {name: partial(function, context) for name, function in FUNCTIONS.items()}
 
 
-def on_death(context: Context) -> dict[str, Callable[[object], object]]:
-    """What to do about a job whose worker died; backfill rows note it themselves."""
+def on_death(context: Context) -> dict[str, Callable[[object, str], object]]:
+    """What to do about a job whose worker died, told what it carried and a word for this death.
 
-    def collecting(payload: object) -> None:
+    Backfill rows note it themselves.
+    """
+
+    def collecting(payload: object, word: str) -> None:
         job = CollectJob.from_wire(payload)
-        context.suspects.died(job.kind.capability, job.symbols)
+        context.suspects.died(family(job), job.symbols, word)
 
     return {COLLECT_FUNCTION: collecting}

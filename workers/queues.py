@@ -41,8 +41,13 @@ FAILURE_TTL_S: Final = 86_400
 """Real seconds for which a job that was put aside can be looked at."""
 HINT_TTL_S: Final = 6 * 3600
 """Real seconds after which a job that nobody took is forgotten; the database derives it again."""
-RETRIES: Final = 2
-"""How often RQ starts a job again after a death or an error that may pass."""
+DEATHS_TO_DOUBT: Final = 2
+"""Deaths in a row of its batches from which on a symbol is asked alone."""
+DEATHS_ON_TRIAL: Final = 2
+"""Trials that ended in a death, after which a symbol is left out."""
+RETRIES: Final = DEATHS_TO_DOUBT + DEATHS_ON_TRIAL
+"""How often RQ starts a job again after a death or an error that may pass: once more than it takes to
+find the symbol that it dies of."""
 SILENCE_S: Final = 4.0
 """Real seconds after which a Redis that does not answer counts as lost."""
 HEARD_S: Final = 30.0

@@ -107,7 +107,7 @@ class Recovery:
         redis: Redis,
         clock: Clock,
         fail: Callable[[str, str], None],
-        died: Callable[[str], None],
+        died: Callable[[str, str], None],
     ) -> None:
         """Prepare.
 
@@ -116,7 +116,7 @@ class Recovery:
             redis: A client with bytes replies.
             clock: For its monotonic seconds.
             fail: Puts a job (id, reason) aside that died as often as it may.
-            died: Told of each job whose worker died while it ran.
+            died: Told of each job (id, execution) whose worker died while it ran.
         """
         self._queue = queue
         self._redis = cast("Any", redis)
@@ -126,6 +126,7 @@ class Recovery:
         self._wip = f"rq:wip:{queue.name}"
         self._taken = queue.intermediate_queue_key
         self._seen: dict[str, float] = {}
+        self._far: dict[bytes, float] = {}
         self._trimmed = float("-inf")
         self._vouch_script = redis.register_script(_VOUCH)
         self._lost_script = redis.register_script(_LOST)
@@ -190,6 +191,7 @@ class Recovery:
 
     def _push_lost(self) -> None:
         now = self._redis.time()[0]
+        self._pull_in(now)
         for entry in self._redis.zrange(
             self._wip, "-inf", f"({now}", byscore=True, offset=0, num=_AT_ONCE
         ):
@@ -201,9 +203,23 @@ class Recovery:
             if did in (2, 3):
                 log.warning("lost job pushed again", extra={"job": job_id})
             if did in (3, 4):
-                self._died(job_id)
+                self._died(job_id, execution)
             if did == 4:
                 self._fail(job_id, "its worker died each time it was started")
+
+    def _pull_in(self, now: int) -> None:
+        """End leases that reach further ahead than any, once nobody vouched for them for a lease's time.
+
+        RQ writes the first by the clock of the worker, and a Redis that took over may be behind.
+        """
+        seen_at = self._clock.monotonic()
+        far = self._redis.zrange(
+            self._wip, f"({now + 2 * int(LEASE_S)}", "+inf", byscore=True, offset=0, num=_AT_ONCE
+        )
+        self._far = {entry: self._far.get(entry, seen_at) for entry in far}
+        for entry, since in self._far.items():
+            if seen_at - since >= LEASE_S:
+                self._redis.zadd(self._wip, {entry: now - 1}, xx=True, lt=True)
 
     def _push_taken(self) -> None:
         """Push ids again that have been taken for a while and are run by nobody."""

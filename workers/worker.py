@@ -5,11 +5,12 @@ several batches at once. A slot is taken before a job is, so no job waits in a p
 What a killed worker leaves behind is found by any other within ``recovery.LEASE_S``.
 """
 
+import faulthandler
 import logging
 import socket
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
@@ -40,6 +41,12 @@ log = logging.getLogger(__name__)
 _POLL_S = 0.5
 """Longest sleep in Redis; also how soon the loop notices a wish to stop."""
 _HOUSEKEEPING_S = 2.0
+_SILENT_S = 5.0
+"""Real seconds without a round of housekeeping after which others may not have been able to vouch either."""
+_FROZEN_S = 60.0
+"""Real seconds after which a process none of whose threads gets a turn is ended: its jobs count as lost since
+long, and somebody has to start it anew."""
+_WOUND_EVERY_S = 5.0
 _ORPHANS_S = 30.0
 _BACKOFF_MAX_S = 2.0
 _HEALTHY_S = 30.0
@@ -83,7 +90,7 @@ class BatchWorker(SimpleWorker):
         *,
         slots: int,
         overrun_s: float = _OVERRUN_S,
-        on_death: Functions | None = None,
+        on_death: Mapping[str, Callable[[object, str], object]] | None = None,
     ) -> None:
         """Prepare; Redis has to be reachable.
 
@@ -95,7 +102,8 @@ class BatchWorker(SimpleWorker):
             stop: The process's wish to stop.
             slots: Batches at once.
             overrun_s: Real seconds beyond its time limit after which a batch counts as hanging.
-            on_death: Told of what a job carried when its worker died, by wire name.
+            on_death: Told of what a job carried when its worker died, and a word for that death, by
+                wire name.
         """
         # RQ keeps "the execution" on the worker; here each thread has its own.
         self._here = threading.local()
@@ -119,6 +127,9 @@ class BatchWorker(SimpleWorker):
         self._guard = threading.Lock()
         self._threads: set[threading.Thread] = set()
         self._running: dict[str, _Held] = {}
+        self._untold: list[tuple[str, str]] = []
+        self._kept_house = clock.monotonic()
+        self._judges_from = float("-inf")
         self._overrun_s = overrun_s
         self._recovery = Recovery(self._queue, redis, clock, self._give_up, self._died)
         self._orphans = Orphans(queue, redis, self._give_up)
@@ -191,6 +202,8 @@ class BatchWorker(SimpleWorker):
         # The housekeeper puts us on RQ's list, and again whenever Redis has forgotten it.
         self.birth_date = rq_now()
         self._beside("housekeeper", self._keep_house, _HOUSEKEEPING_S)
+        # Native code that never lets go of the interpreter would stop every thread, this worker's stop included.
+        self._beside("watch", self._wind_watch, _WOUND_EVERY_S)
         # In a thread of its own: a walk over a large Redis may take longer than a job's lease.
         self._beside("orphans", self._orphans.run, _ORPHANS_S)
         backoff = 0.1
@@ -224,6 +237,7 @@ class BatchWorker(SimpleWorker):
         finally:
             self._over = True
             self._sign_off()
+            faulthandler.cancel_dump_traceback_later()
 
     def health(self) -> tuple[bool, dict[str, object]]:
         """Whether the loop turns, and what it sees; a lost Redis alone is no reason to restart."""
@@ -257,6 +271,7 @@ class BatchWorker(SimpleWorker):
     def _work(self, job_id: str) -> None:
         """One job, start to end; the last resort for every error."""
         key = uuid.uuid4().hex
+        execution = None
         try:
             job = self._fetch(job_id)
             if job is not None:
@@ -266,7 +281,10 @@ class BatchWorker(SimpleWorker):
                     self._running[key] = _Held(job, execution, self._clock.monotonic())
                 self.perform_job(job, self._queue)
         except RedisError as error:
-            log.warning("job left to recovery: Redis was lost: %s", error, extra={"job": job_id})
+            log.warning("job handed back: Redis was lost: %s", error, extra={"job": job_id})
+            if execution is not None:
+                with self._guard:
+                    self._untold.append((job_id, execution.composite_key))
         except Exception:
             log.exception("job left to recovery", extra={"job": job_id})
         finally:
@@ -286,11 +304,21 @@ class BatchWorker(SimpleWorker):
             self._recovery.put_aside(job_id, f"the job in Redis can't be read: {error}")
             return None
 
-    def _died(self, job_id: str) -> None:
-        job = KnownJob.read(job_id, self.connection, self._functions)
-        told = self._on_death.get(job.func_name or "")
-        if told is not None:
-            told(cast("Any", job).args[0])
+    def _died(self, job_id: str, execution: str) -> None:
+        """Tell whoever wants to know; a job of another version says nothing that we understand."""
+        try:
+            job = KnownJob.read(job_id, self.connection, self._functions)
+            told = self._on_death.get(job.func_name or "")
+            if told is not None:
+                told(cast("Any", job).args[0], execution)
+        except (
+            GaplessError,
+            NoSuchJobError,
+            DeserializationError,
+            LookupError,
+            ValueError,
+        ) as error:
+            log.warning("a death that says nothing: %s", error, extra={"job": job_id})
 
     def _give_up(self, job_id: str, reason: str) -> None:
         job = KnownJob.read(job_id, self.connection, self._functions)
@@ -322,7 +350,27 @@ class BatchWorker(SimpleWorker):
     def _keep_house(self) -> None:
         """Vouch for running jobs, recover lost ones, stay in RQ's list of workers."""
         self._vouch()
-        self._recovery.run()
+        now = self._clock.monotonic()
+        if now - self._kept_house > _SILENT_S:
+            # Redis was away, or we stood still. The others must get to vouch for theirs first.
+            self._judges_from = now + _SILENT_S
+        self._kept_house = now
+        self._hand_back_untold()
+        if now >= self._judges_from:
+            self._recovery.run()
+
+    def _hand_back_untold(self) -> None:
+        """Jobs whose end could not be told run again; that was no death and spends no retry."""
+        with self._guard:
+            untold = list(self._untold)
+        for job_id, execution in untold:
+            self._recovery.hand_back(job_id, execution)
+            with self._guard:
+                self._untold.remove((job_id, execution))
+
+    def _wind_watch(self) -> None:
+        """The watch runs in C; unless it is wound again it prints where every thread stands and ends the process."""
+        faulthandler.dump_traceback_later(_FROZEN_S, exit=True)
 
     def _vouch(self) -> None:
         with self._guard:

@@ -68,7 +68,11 @@ LIMIT least(%(limit)s, greatest(0, %(ahead)s - (
 
 -- name: left_by_the_dead
 -- Those of some rows that were last taken by a worker which fell silent.
-SELECT j.job_id FROM backfill_jobs j WHERE j.job_id = ANY (%(ids)s) AND j.reason LIKE 'lease of %% ran out'
+SELECT j.job_id
+FROM backfill_jobs j
+WHERE j.job_id = ANY (%(ids)s)
+  AND (j.reason LIKE 'lease of %% ran out' OR j.state = 'running' AND j.lease_expires <= clock_timestamp())
+ORDER BY j.attempts, j.job_id
 
 -- name: mark_dispatched
 UPDATE backfill_jobs j

@@ -27,6 +27,7 @@ from sim.server import start as start_sim
 from tests.servers import MakeHome
 from tests.workers_world import World, at, window
 from workers.queues import (
+    RETRIES,
     BackfillJob,
     CollectJob,
     Kind,
@@ -34,7 +35,7 @@ from workers.queues import (
     enqueue_backfill,
     enqueue_collect,
 )
-from workers.suspects import DOUBTED, TRIALS, Suspects
+from workers.suspects import Suspects
 
 pytestmark = pytest.mark.integration
 
@@ -605,10 +606,10 @@ def test_a_symbol_whose_answer_kills_workers_sinks_neither_its_batch_nor_its_que
         return bool(suspects.all_left_out())
 
     wait_until(found_out, seconds=60, what="one symbol is left out")
-    assert list(suspects.all_left_out()[Capability.BARS_1M]) == [fatal]
+    assert list(suspects.all_left_out()["bars_1m"]) == [fatal]
     wait_until(idle, what="the job of the last death has ended")
     assert process.poll() is None, "nobody dies of it any more"
-    assert deaths <= DOUBTED + TRIALS + 1
+    assert deaths <= RETRIES + 1
 
     expected = truth(market, "15:00:00", "15:30:00")
     assert fatal in expected

@@ -1,7 +1,11 @@
 """Symbols whose answers kill workers: doubted, tried alone, left out; everybody else is served."""
 
+import uuid
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 
+import orjson
 import pytest
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -9,17 +13,26 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
 from core.errors import QueueError
-from core.words import Capability, Tier
+from core.words import Interval, Tier
+from db import backfill as table
 from db import inbox
-from tests.workers_world import Scripted, World, at, every_minute, metric
+from db.backfill import NewJob
+from tests.workers_world import Scripted, World, at, every_minute, metric, window
+from workers.backfill import backfill
 from workers.collect import collect
-from workers.queues import CollectJob, Kind
-from workers.suspects import DOUBTED, LEFT_OUT_S, TRIALS, Standing, Suspects
+from workers.queues import DEATHS_ON_TRIAL, DEATHS_TO_DOUBT, BackfillJob, CollectJob, Kind
+from workers.suspects import LEFT_OUT_S, Standing, Suspects, family
 
 pytestmark = pytest.mark.integration
 
-BARS, QUOTES = Capability.BARS_1M, Capability.QUOTES_L1
+BARS, QUOTES = "bars_1m", "quotes_l1"
 BATCH = ("A", "B", "C")
+
+
+@pytest.fixture(autouse=True)
+def _deaths_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test does not wait between two deaths."""
+    monkeypatch.setattr("workers.suspects.SAME_S", 0)
 
 
 @pytest.fixture
@@ -40,17 +53,25 @@ def world(database_url: str, redis_url: str) -> Iterator[World]:
         yield made
 
 
-def kill_on_trial(suspects: Suspects, symbol: str) -> None:
-    """What a process leaves behind that died in a trial: it never gets to the end of its block."""
-    suspects._add(BARS, [symbol], trials=1)
-    suspects.died(BARS, [symbol])
+def die(suspects: Suspects, *symbols: str, of: str = BARS) -> None:
+    suspects.died(of, symbols, uuid.uuid4().hex)
 
 
-def leave_out(suspects: Suspects, symbol: str) -> None:
-    for _ in range(DOUBTED):
-        suspects.died(BARS, [symbol])
-    for _ in range(TRIALS):
-        kill_on_trial(suspects, symbol)
+def doubt(suspects: Suspects, *symbols: str, of: str = BARS) -> None:
+    for _ in range(DEATHS_TO_DOUBT):
+        die(suspects, *symbols, of=of)
+
+
+def die_on_trial(suspects: Suspects, symbol: str, of: str = BARS) -> None:
+    """What a process leaves behind that died in a trial: it never got to the end of its block."""
+    suspects._note("trial", uuid.uuid4().hex, of, [symbol])
+    die(suspects, symbol, of=of)
+
+
+def leave_out(suspects: Suspects, symbol: str, of: str = BARS) -> None:
+    doubt(suspects, symbol, of=of)
+    for _ in range(DEATHS_ON_TRIAL):
+        die_on_trial(suspects, symbol, of)
 
 
 def job(symbols: tuple[str, ...] = BATCH, inbox_: dict[int, tuple[str, ...]] | None = None):
@@ -67,7 +88,7 @@ def job(symbols: tuple[str, ...] = BATCH, inbox_: dict[int, tuple[str, ...]] | N
 
 
 def test_one_death_is_remembered_and_changes_nothing(suspects: Suspects) -> None:
-    suspects.died(BARS, ["A", "B"])
+    die(suspects, "A", "B")
 
     assert suspects.look(BARS, BATCH) == Standing(BATCH, once=("A", "B"))
     suspects.clear(BARS, ["A"])
@@ -77,26 +98,44 @@ def test_one_death_is_remembered_and_changes_nothing(suspects: Suspects) -> None
 
 def test_nobody_is_doubted_where_nobody_died(suspects: Suspects) -> None:
     assert suspects.look(BARS, BATCH) == Standing(BATCH)
+    assert suspects.look(BARS, ()) == Standing(())
     suspects.clear(BARS, BATCH)
     assert suspects.all_left_out() == {}
 
 
-def test_a_second_death_makes_a_symbol_doubted_and_its_answer_ends_that(suspects: Suspects) -> None:
-    suspects.died(BARS, ["A", "B"])
-    suspects.died(BARS, ["B"])
+def test_a_second_death_makes_a_symbol_doubted_and_an_ask_ends_that(suspects: Suspects) -> None:
+    die(suspects, "A", "B")
+    die(suspects, "B")
 
     standing = suspects.look(BARS, BATCH)
     assert (standing.free, standing.doubted, standing.once) == (("A", "C"), ("B",), ("A",))
 
-    with suspects.trial(BARS, "B", 0) as begun:
-        assert begun
+    with suspects.trial(BARS, "B", 0) as trial:
+        assert trial.begun
+        trial.asked = True
     assert suspects.look(BARS, BATCH).doubted == ()
 
 
+def test_a_death_that_is_told_twice_counts_once(suspects: Suspects) -> None:
+    suspects.died(BARS, BATCH, "job:execution")
+    suspects.died(BARS, BATCH, "job:execution")
+
+    assert suspects.look(BARS, BATCH).once == BATCH
+
+
+def test_a_process_that_died_with_two_jobs_of_a_symbol_died_once(
+    suspects: Suspects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.suspects.SAME_S", 5)
+    die(suspects, *BATCH)
+    die(suspects, *BATCH)
+
+    assert suspects.look(BARS, BATCH).once == BATCH
+
+
 def test_the_likeliest_culprit_is_tried_last(suspects: Suspects) -> None:
-    for _ in range(DOUBTED):
-        suspects.died(BARS, BATCH)
-    kill_on_trial(suspects, "A")
+    doubt(suspects, *BATCH)
+    die_on_trial(suspects, "A")
 
     assert suspects.look(BARS, BATCH).doubted == ("B", "C", "A")
 
@@ -109,37 +148,78 @@ def test_who_died_in_two_trials_is_left_out_for_an_hour(suspects: Suspects, redi
     (left,) = suspects.all_left_out()[BARS].items()
     assert left == ("B", pytest.approx(LEFT_OUT_S, abs=3))
 
-    now = redis.time()[0]
-    redis.hset("gapless:suspects", "bars_1m|B", f"4 2 {now}")
+    known = orjson.loads(redis.hget("gapless:suspects", "bars_1m|B") or b"")
+    redis.hset("gapless:suspects", "bars_1m|B", orjson.dumps({**known, "until": known["last"]}))
     assert suspects.look(BARS, BATCH) == Standing(BATCH, once=("B",))
     assert suspects.all_left_out() == {}
-    suspects.died(BARS, ["B"])
+    die(suspects, "B")
     assert suspects.look(BARS, BATCH).once == ("B",), "it begins anew"
 
 
+def test_the_hour_is_not_made_longer_by_deaths_of_others(suspects: Suspects, redis: Redis) -> None:
+    leave_out(suspects, "B")
+    before = redis.hget("gapless:suspects", "bars_1m|B")
+
+    die(suspects, *BATCH)
+
+    assert redis.hget("gapless:suspects", "bars_1m|B") == before
+
+
 def test_trials_that_still_go_on_condemn_nobody(suspects: Suspects, redis_url: str) -> None:
-    for _ in range(DOUBTED):
-        suspects.died(BARS, ["B"])
+    doubt(suspects, "B")
     with Redis.from_url(redis_url) as other, suspects.trial(BARS, "B", 0):
         elsewhere = Suspects(other)
-        with elsewhere.trial(BARS, "B", 0) as begun:
-            assert begun
+        with elsewhere.trial(BARS, "B", 0) as trial:
+            assert trial.begun
             assert elsewhere.look(BARS, BATCH).doubted == ("B",)
 
 
-def test_a_process_has_one_trial_at_a_time(suspects: Suspects) -> None:
-    with suspects.trial(BARS, "A", 0), suspects.trial(BARS, "B", 0.01) as begun:
-        assert not begun
-    with suspects.trial(BARS, "B", 0) as begun:
-        assert begun
+def test_a_trial_in_which_nobody_was_asked_changes_nothing(
+    suspects: Suspects, redis: Redis
+) -> None:
+    doubt(suspects, "B")
+    die_on_trial(suspects, "B")
 
+    def counts() -> tuple[int, int]:
+        known = orjson.loads(redis.hget("gapless:suspects", "bars_1m|B") or b"")
+        return known["deaths"], known["trials"]
 
-def test_an_error_in_a_trial_is_no_death(suspects: Suspects) -> None:
-    for _ in range(DOUBTED):
-        suspects.died(BARS, ["B"])
+    with suspects.trial(BARS, "B", 0):
+        assert counts() == (3, 2)
+    assert counts() == (3, 1)
     with pytest.raises(ValueError, match="bad"), suspects.trial(BARS, "B", 0):
         raise ValueError("bad")
-    assert suspects.look(BARS, BATCH) == Standing(BATCH)
+    assert counts() == (3, 1)
+
+
+def test_a_process_has_one_trial_at_a_time(suspects: Suspects) -> None:
+    with suspects.trial(BARS, "A", 0), suspects.trial(BARS, "B", 0.01) as second:
+        assert not second.begun
+    with suspects.trial(BARS, "B", 0) as second:
+        assert second.begun
+
+
+@pytest.mark.parametrize("value", ["4 2 99999999999", "[]", "7", '{"deaths": {}}', "\xff"])
+def test_what_another_version_wrote_says_nothing(
+    suspects: Suspects, redis: Redis, value: str
+) -> None:
+    redis.hset("gapless:suspects", "bars_1m|A", value)
+    redis.hset("gapless:suspects", b"\xff|A", value)
+
+    assert suspects.look(BARS, BATCH).free == BATCH
+    assert suspects.all_left_out() == {}
+    die(suspects, "A")
+    assert suspects.look(BARS, BATCH).once == ("A",)
+
+
+def test_what_another_version_added_stays(suspects: Suspects, redis: Redis) -> None:
+    die(suspects, "A")
+    known = orjson.loads(redis.hget("gapless:suspects", "bars_1m|A") or b"")
+    redis.hset("gapless:suspects", "bars_1m|A", orjson.dumps({**known, "more": "x"}))
+    die(suspects, "A")
+
+    known = orjson.loads(redis.hget("gapless:suspects", "bars_1m|A") or b"")
+    assert (known["deaths"], known["more"]) == (2, "x")
 
 
 def test_without_redis_nobody_is_doubted_and_no_trial_begins() -> None:
@@ -147,19 +227,25 @@ def test_without_redis_nobody_is_doubted_and_no_trial_begins() -> None:
         suspects = Suspects(nowhere)
         assert suspects.look(BARS, BATCH) == Standing(BATCH)
         suspects.clear(BARS, BATCH)
-        with suspects.trial(BARS, "A", 0) as begun:
-            assert not begun
+        with suspects.trial(BARS, "A", 0) as trial:
+            assert not trial.begun
         with pytest.raises(RedisConnectionError):
-            suspects.died(BARS, BATCH)
+            die(suspects, *BATCH)
         with pytest.raises(QueueError):
             suspects.all_left_out()
+
+
+def test_batches_of_another_kind_or_size_are_a_family_of_their_own() -> None:
+    swept = job()
+    assert family(swept) == "bars_1m"
+    assert family(replace(swept, kind=Kind.REREAD)) == "reread"
+    assert family(replace(swept, inbox={1: BATCH})) == "bars_1m.elements"
 
 
 def test_doubted_symbols_are_asked_alone_after_the_others(world: World) -> None:
     one = Scripted("one", world.clock, batch=3)
     context = world.context(one)
-    for _ in range(DOUBTED):
-        context.suspects.died(BARS, ["A", "B"])
+    doubt(context.suspects, "A", "B")
 
     assert collect(context, job()) == {"asked": 3, "answered": 3, "failed": 0}
 
@@ -168,19 +254,30 @@ def test_doubted_symbols_are_asked_alone_after_the_others(world: World) -> None:
     assert all(len(world.stored(symbol)) == 5 for symbol in BATCH)
 
 
-def test_a_batch_that_ends_clears_who_was_in_one_that_died(world: World) -> None:
+def test_a_batch_that_was_asked_clears_who_was_in_one_that_died(world: World) -> None:
     context = world.context(Scripted("one", world.clock))
-    context.suspects.died(BARS, BATCH)
+    die(context.suspects, *BATCH)
 
     collect(context, job())
 
     assert context.suspects.look(BARS, BATCH) == Standing(BATCH)
 
 
+def test_a_batch_for_which_nobody_could_be_asked_clears_nobody(world: World) -> None:
+    context = world.context(bands=["nobody"])
+    die(context.suspects, *BATCH)
+    die(context.suspects, "B")
+
+    assert collect(context, job())["answered"] == 0
+
+    standing = context.suspects.look(BARS, BATCH)
+    assert (standing.once, standing.doubted) == (("A", "C"), ("B",))
+
+
 def test_who_is_left_out_is_not_asked_and_its_element_ends_with_the_reason(world: World) -> None:
     one = Scripted("one", world.clock, every_minute)
     context = world.context(one)
-    leave_out(context.suspects, "B")
+    leave_out(context.suspects, "B", of="bars_1m.elements")
     kept = [
         inbox.Element(name, "market:jobs", b"{}", {}, "jobs", symbols)
         for name, symbols in (("x", BATCH), ("y", ("A", "C")))
@@ -196,3 +293,41 @@ def test_who_is_left_out_is_not_asked_and_its_element_ends_with_the_reason(world
         ("x", "dead", [], "workers died each time they asked for B"),
         ("y", "done", [], None),
     ]
+
+
+def test_backfill_rows_of_who_is_left_out_fail_with_the_reason(world: World) -> None:
+    one = Scripted("one", world.clock)
+    context = world.context(one)
+    leave_out(context.suspects, "B")
+    ids = enqueue_gaps(world, "A", "B")
+
+    backfill(context, BackfillJob(tier=Tier.T0, ids=ids, push=1))
+
+    assert one.asked() == ["A"]
+    assert world.rows("SELECT state, reason FROM backfill_jobs ORDER BY job_id")[1] == (
+        "failed",
+        "workers died each time they asked for B; see `ops queues`",
+    )
+
+
+def test_rows_whose_worker_died_are_asked_one_at_a_time_the_likeliest_last(world: World) -> None:
+    one = Scripted("one", world.clock, batch=3)
+    context = world.context(one)
+    ids = enqueue_gaps(world, *BATCH)
+    claim = partial(table.claim, world.db, owner="dead", lease_s=0, max_concurrency=9)
+    claim(ids[1:])
+    claim(ids[1:2])
+    assert table.left_by_the_dead(world.db, ids) == [ids[2], ids[1]]
+
+    with context.suspects.turn(0):
+        assert backfill(context, BackfillJob(tier=Tier.T0, ids=ids[1:2], push=1)) == {"claimed": 0}
+    assert backfill(context, BackfillJob(tier=Tier.T0, ids=ids, push=1))["claimed"] == 3
+
+    assert one.asked() == ["A", "C", "B"]
+
+
+def enqueue_gaps(world: World, *symbols: str) -> tuple[int, ...]:
+    ids = dict(world.rows("SELECT symbol, symbol_id FROM universe"))
+    gap = window("15:00", "15:05")
+    rows = [NewJob(ids[name], Interval.M1, gap, Tier.T0, "gap") for name in symbols]
+    return tuple(table.enqueue(world.db, rows))

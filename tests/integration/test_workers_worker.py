@@ -13,22 +13,26 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from rq import Queue, Retry
 from rq.job import Job
 from rq.serializers import JSONSerializer
+from rq.utils import now as rq_now
 
 from core.clock import SystemClock
+from core.errors import BadJobError
 from core.words import Tier
 from workers.orphans import Orphans
 from workers.queues import (
     COLLECT_FUNCTION,
+    RETRIES,
     CollectJob,
     Kind,
     connect,
     depths,
     enqueue_collect,
 )
-from workers.recovery import Recovery
+from workers.recovery import LEASE_S, Recovery
 from workers.stopping import Stop
 from workers.worker import BatchWorker
 
@@ -52,7 +56,7 @@ def start(redis_url: str, redis: Redis, wait_until, tmp_path: Path) -> Iterator[
     """Starts queue workers; all are gone after the test."""
     running: list[subprocess.Popen[bytes]] = []
 
-    def begin(wrong_by_s: int = 0) -> subprocess.Popen[bytes]:
+    def begin(wrong_by_s: int = 0, **environment: str) -> subprocess.Popen[bytes]:
         redis.delete("ready")
         with (tmp_path / "worker.log").open("ab") as log:
             process = subprocess.Popen(
@@ -63,7 +67,7 @@ def start(redis_url: str, redis: Redis, wait_until, tmp_path: Path) -> Iterator[
                     QUEUE,
                     str(wrong_by_s),
                 ],
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
                 stderr=log,
             )
         running.append(process)
@@ -121,7 +125,7 @@ def test_rq_reads_what_was_pushed(redis: Redis) -> None:
     assert found.func_name == COLLECT_FUNCTION
     assert CollectJob.from_wire(found.args[0]) == job(1, "AAPL", "MSFT")
     assert (found.timeout, found.result_ttl, found.failure_ttl) == (60, 60, 86_400)
-    assert found.retries_left == 2
+    assert found.retries_left == RETRIES
     assert found.get_status() == "queued"
     assert redis.ttl(found.key) > 3600, "a hint that nobody takes is forgotten one day"
 
@@ -234,7 +238,7 @@ def test_a_bug_is_tried_again_and_then_put_aside(redis: Redis, start: Start, wai
     enqueue_collect(redis, [job(1, "BUG"), job(2)])
 
     wait_until(lambda: failed(redis) == [job(1).id])
-    assert ids(redis, "begun").count(job(1).id) == 3
+    assert ids(redis, "begun").count(job(1).id) == 1 + RETRIES
     assert ids(redis, "done") == [job(2).id]
     assert "RuntimeError: a bug" in reason(redis, job(1).id)
 
@@ -268,7 +272,7 @@ def test_a_stop_hands_back_what_can_not_finish(redis: Redis, start: Start, wait_
     assert sorted(ids(redis, f"rq:queue:{QUEUE}")) == [job(1).id, job(2).id]
     assert redis.zcard(f"rq:wip:{QUEUE}") == 0
     for part in (1, 2):
-        assert redis.hget(f"rq:job:{job(part).id}", "retries_left") == b"2"
+        assert redis.hget(f"rq:job:{job(part).id}", "retries_left") == str(RETRIES).encode()
 
     redis.set("go", 1)
     start()
@@ -290,8 +294,10 @@ def test_a_flush_costs_neither_the_worker_nor_its_place_in_the_list(
     wait_until(lambda: redis.scard("rq:workers") == 1, what="it is listed again")
     enqueue_collect(redis, [job(2)])
     wait_until(lambda: redis.llen("done") == 2)
-    for key in redis.scan_iter("rq:job:*"):
-        assert 0 < redis.ttl(key) <= 60, "what a flushed job leaves behind goes by itself"
+    wait_until(
+        lambda: all(0 < redis.ttl(key) <= 60 for key in redis.scan_iter("rq:job:*")),
+        what="what a flushed job leaves behind goes by itself",
+    )
 
 
 def test_a_redis_that_is_away_is_waited_for(
@@ -333,7 +339,9 @@ def test_a_job_whose_worker_died_between_listing_and_starting_it_is_run(
 
     wait_until(lambda: redis.llen("done") == 1, seconds=15)
     assert ids(redis, "begun") == [job(1).id]
-    assert redis.hget(f"rq:job:{job(1).id}", "retries_left") == b"2", "no fault of the job"
+    assert redis.hget(f"rq:job:{job(1).id}", "retries_left") == str(RETRIES).encode(), (
+        "no fault of the job"
+    )
     # The batch says that it is done a moment before its worker has written that down.
     wait_until(lambda: redis.zcard(f"rq:wip:{QUEUE}") == 0)
     assert redis.llen(f"rq:queue:{QUEUE}:intermediate") == 0
@@ -426,7 +434,7 @@ def test_a_batch_that_hangs_ends_its_process_and_counts_as_a_death(
     redis.set("go", 1)
     start()
     wait_until(lambda: redis.llen("done") == 1, seconds=20)
-    assert redis.hget(f"rq:job:{job(1).id}", "retries_left") == b"1"
+    assert redis.hget(f"rq:job:{job(1).id}", "retries_left") == str(RETRIES - 1).encode()
 
 
 def test_a_stopped_worker_that_wakes_up_after_its_job_was_run_elsewhere_harms_nothing(
@@ -464,7 +472,7 @@ def test_a_worker_whose_clock_is_behind_keeps_its_jobs(
         redis,
         SystemClock(),
         lambda *_: pytest.fail("no job died"),
-        lambda _: pytest.fail("no job died"),
+        lambda *_: pytest.fail("no job died"),
     )
     # Its heart has beaten since, by RQ's bookkeeping as well as by ours.
     heard = redis.hget(next(redis.scan_iter("rq:execution:*")), "last_heartbeat")
@@ -521,3 +529,141 @@ def test_workers_killed_at_random_instants_leave_no_job_behind(
     # What was begun more than once is what was in the hands of the dead.
     again = redis.llen("begun") - count
     assert again <= 10 * 4
+
+
+def in_process(redis_url: str, run: Callable[[object], object], died: list[str]) -> BatchWorker:
+    """A worker in this process; deaths are told to a list."""
+    clock = SystemClock()
+    worker = BatchWorker(
+        QUEUE,
+        {COLLECT_FUNCTION: run},
+        connect(redis_url),
+        clock,
+        Stop(clock, finish_s=0.1, grace_s=0.5),
+        slots=1,
+        on_death={COLLECT_FUNCTION: lambda _payload, word: died.append(word)},
+    )
+    worker.birth_date = rq_now()
+    return worker
+
+
+def left_behind(redis: Redis, one: CollectJob, until_s: float) -> str:
+    """A job as a worker leaves it that died while it ran."""
+    enqueue_collect(redis, [one])
+    redis.lrem(f"rq:queue:{QUEUE}", 1, one.id)
+    redis.hset(f"rq:job:{one.id}", "status", "started")
+    redis.zadd(f"rq:wip:{QUEUE}", {f"{one.id}:x": redis.time()[0] + until_s})
+    return f"{one.id}:x"
+
+
+def test_a_job_whose_end_could_not_be_told_runs_again_and_was_no_death(
+    redis: Redis, redis_url: str, wait_until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, ran, died = SystemClock(), list[float](), list[str]()
+    away = threading.Event()
+
+    def run(_payload: object) -> object:
+        ran.append(clock.monotonic())
+        if len(ran) == 1:
+            # Longer than the client's own patience.
+            away.set()
+            threading.Timer(2.5, away.clear).start()
+        return {}
+
+    worker = in_process(redis_url, run, died)
+    pool = worker.connection.connection_pool
+    connected = pool.get_connection
+
+    def refusing(*words: Any, **named: Any) -> Any:
+        if away.is_set():
+            raise RedisConnectionError("refused")
+        return connected(*words, **named)
+
+    monkeypatch.setattr(pool, "get_connection", refusing)
+    enqueue_collect(redis, [job(1)])
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+
+    wait_until(lambda: len(ran) == 2, seconds=20, what="it runs again")
+    wait_until(lambda: redis.hget(f"rq:job:{job(1).id}", "status") == b"finished")
+    assert ran[1] - ran[0] < LEASE_S, "handed back, not found by its lease"
+    assert redis.hget(f"rq:job:{job(1).id}", "retries_left") == str(RETRIES).encode()
+    assert died == []
+    worker._stop.request()
+    thread.join()
+
+
+def test_whoever_was_cut_off_lets_the_others_vouch_before_it_judges(
+    redis: Redis, redis_url: str
+) -> None:
+    died: list[str] = []
+    worker = in_process(redis_url, lambda _: None, died)
+    execution = left_behind(redis, job(1), until_s=-5)
+
+    worker._kept_house -= 60
+    worker._keep_house()
+    assert died == []
+    assert redis.zscore(f"rq:wip:{QUEUE}", execution) is not None
+
+    worker._judges_from = 0.0
+    worker._keep_house()
+    assert died == [execution]
+    assert depths(redis)[QUEUE] == 1
+
+
+def test_a_death_of_which_nothing_can_be_read_stops_no_recovery(
+    redis: Redis, redis_url: str
+) -> None:
+    def unreadable(_payload: object, _word: str) -> None:
+        raise BadJobError("of another version")
+
+    worker = in_process(redis_url, lambda _: None, [])
+    worker._on_death = {COLLECT_FUNCTION: unreadable}
+    left_behind(redis, job(1), until_s=-5)
+    redis.hset(f"rq:job:{job(1).id}", "retries_left", 0)
+    left_behind(redis, job(2), until_s=-5)
+
+    worker._keep_house()
+
+    assert failed(redis) == [job(1).id]
+    assert ids(redis, f"rq:queue:{QUEUE}") == [job(2).id]
+
+
+def test_a_lease_that_reaches_too_far_ends_when_nobody_vouches_for_it(redis: Redis) -> None:
+    class Hands(SystemClock):
+        at = 0.0
+
+        def monotonic(self) -> float:
+            return self.at
+
+    clock, died = Hands(), list[str]()
+    queue = Queue(QUEUE, connection=redis, serializer=JSONSerializer)
+    recovery = Recovery(
+        queue, redis, clock, lambda *_: None, lambda _job, execution: died.append(execution)
+    )
+    dead, alive = (left_behind(redis, job(part), until_s=3 * 3600) for part in (1, 2))
+
+    for clock.at in (0.0, LEASE_S - 1):
+        recovery.run()
+        recovery.vouch([alive])
+    assert died == []
+    for clock.at in (LEASE_S, LEASE_S + 2):
+        recovery.run()
+
+    assert died == [dead]
+    assert ids(redis, f"rq:queue:{QUEUE}") == [job(1).id]
+
+
+def test_a_process_whose_threads_get_no_turn_any_more_ends(
+    redis: Redis, start: Start, tmp_path: Path, wait_until
+) -> None:
+    worker = start(FROZEN_S="2")
+    enqueue_collect(redis, [job(1, "SLEEP:3")])
+    wait_until(
+        lambda: redis.llen("done") == 1, what="a batch that lets others have theirs is no matter"
+    )
+
+    enqueue_collect(redis, [job(2, "FREEZE")])
+
+    assert worker.wait(timeout=20) == 1
+    assert "Timeout" in (tmp_path / "worker.log").read_text()

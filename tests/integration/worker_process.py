@@ -2,9 +2,12 @@
 
 ``python worker_process.py REDIS_URL QUEUE [WRONG]``: its clock is wrong by so many seconds. Each
 batch first pushes its id on ``begun``; symbol ``SLEEP:s`` then sleeps, ``UNTIL:key`` waits for a key,
-and at the end the id goes on ``done``.
+``FREEZE`` never lets go of the interpreter, and at the end the id goes on ``done``. FROZEN_S in the
+environment is how long it may be frozen.
 """
 
+import os
+import re
 import signal
 import sys
 from functools import partial
@@ -15,6 +18,7 @@ from redis import Redis
 
 from core.clock import SystemClock
 from core.log import configure
+from workers import worker as worker_module
 from workers.queues import COLLECT_FUNCTION, CollectJob, connect
 from workers.stopping import HandedBackError, Stop
 from workers.worker import BatchWorker
@@ -31,6 +35,8 @@ def batch(redis: Redis, clock: SystemClock, stop: Stop, payload: object) -> dict
             if verb == "PATIENT" and stop.finish_now:
                 raise HandedBackError("asked to stop")
             clock.sleep(0.01)
+        if verb == "FREEZE":
+            re.match(r"(a+)+$", "a" * 60 + "b")
         if verb == "BUG":
             raise RuntimeError("a bug")
     redis.rpush("done", job.id)
@@ -44,6 +50,9 @@ def main() -> int:
         right = registry.current_timestamp
         registry.current_timestamp = lambda: right() + int(wrong_by[0])
     configure("INFO")
+    if "FROZEN_S" in os.environ:
+        worker_module._FROZEN_S = float(os.environ["FROZEN_S"])
+        worker_module._WOUND_EVERY_S = 0.5
     clock = SystemClock()
     stop = Stop(clock, finish_s=0.3, grace_s=1.5)
     for number in (signal.SIGTERM, signal.SIGINT):
