@@ -29,6 +29,8 @@ _DEAD_PEER = {
     "tcp_user_timeout": 10_000,
 }
 """A server that vanished without a word is noticed within some ten seconds, not within hours."""
+_REST_S = 60.0
+"""Real seconds after which a connection that a busy minute needed and nobody used since is closed."""
 _POOL_TIMEOUT_S = 30.0
 _SETTINGS = (
     "SELECT set_config('timezone', 'UTC', false),"
@@ -96,6 +98,7 @@ class Database:
             min_size=1,
             max_size=max_size,
             timeout=_POOL_TIMEOUT_S,
+            max_idle=_REST_S,
             kwargs={
                 "autocommit": True,
                 "application_name": application,

@@ -184,6 +184,10 @@ class Provider(Protocol):
         """
         ...
 
+    def close_rested(self) -> None:
+        """Close connections that nobody used for a while; called now and then, whatever goes on."""
+        ...
+
     def close(self) -> None:
         """Release connections; the provider is not used afterwards."""
         ...

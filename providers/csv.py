@@ -152,6 +152,8 @@ class CsvFolder:
         bars, refused = daily_bars(symbol, days.rows, window, sessions, days.places)
         return Page(bars={symbol: bars}, rejects=[*days.rejects, *refused])
 
+    def close_rested(self) -> None: ...
+
     def close(self) -> None: ...
 
 

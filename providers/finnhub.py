@@ -15,7 +15,6 @@ import finnhub  # pyright: ignore[reportMissingTypeStubs]
 import orjson
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
 
 from core.bars import Quote
@@ -51,7 +50,9 @@ from providers.base import (
     one_each,
     retry_after_s,
 )
+from providers.resting import RestingAdapter
 from providers.rows import DailyRow, Row, daily_bars, minute_bars
+from providers.wire import REST_S
 
 _SPAN_1M, _SPAN_1D = timedelta(days=30), timedelta(days=365 * 20)
 _RESOLUTION = {Capability.BARS_1M: "1", Capability.BARS_EOD: "D"}
@@ -91,7 +92,7 @@ class _Client(finnhub.Client):
         self._mine = threading.local()
         super().__init__(api_key=key)  # pyright: ignore[reportUnknownMemberType]
         self.API_URL = base_url.rstrip("/")
-        adapter = HTTPAdapter(pool_connections=1, pool_maxsize=_POOL, max_retries=0)
+        adapter = self.connections = RestingAdapter(_POOL)
         session = self.session
         session.mount("http://", adapter)
         session.mount("https://", adapter)
@@ -240,6 +241,9 @@ class Finnhub:
         if call.capability is Capability.QUOTES_L1:
             return _quote_page(call, fields)
         return _candle_page(call, fields, sessions)
+
+    def close_rested(self) -> None:
+        self._client.connections.close_rested(REST_S)
 
     def close(self) -> None:
         self._client.session.close()

@@ -7,6 +7,7 @@ libcurl handles (``curl_cffi.Curl``), set up once and kept, cost a fraction of w
 import re
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from io import BytesIO
 from types import MappingProxyType
 from typing import Any, cast
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 from curl_cffi import Curl, CurlECode, CurlError, CurlInfo, CurlOpt
 from curl_cffi._wrapper import ffi, lib  # pyright: ignore[reportUnknownVariableType] - compiled
 
+from core.clock import SystemClock
 from core.errors import (
     MalformedPayloadError,
     ProviderError,
@@ -25,6 +27,8 @@ from providers.base import Raw
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _AGENT = "gapless"
+REST_S = 90.0
+"""Real seconds; by then most vendors have closed a connection that rests. Longer than a minute's cadence."""
 _LARGEST_REPLY = 32 << 20
 _ENCODINGS = "gzip, deflate, br"
 _PREREQ_OK, _PREREQ_ABORT = 0, 1
@@ -35,7 +39,7 @@ _CURL_TEXT = re.compile(r"curl: \(\d+\) (.*?)\. See https://", re.DOTALL)
 
 
 class Wire:
-    """Keeps as many libcurl handles as there were requests at once; each has its own connection.
+    """Keeps as many libcurl handles as there were requests at once lately; each has its own connection.
 
     The handle that rested least is taken first: its connection is the likeliest to be open still,
     and a vendor that is asked now and then costs one handle, not one in every thread.
@@ -54,7 +58,9 @@ class Wire:
         self._direct = direct
         self._browser = browser
         self._headers = tuple(f"{name}: {value}".encode() for name, value in headers.items())
+        self._clock = SystemClock()
         self._idle: deque[_Handle] = deque()
+        """The one that rested longest first."""
 
     def get(self, url: str, timeout_s: float, *, cookie: str = "") -> Raw:
         """Send one GET and return the whole reply, whatever its status.
@@ -76,7 +82,16 @@ class Wire:
         try:
             return handle.get(url, timeout_s, cookie)
         finally:
+            handle.rests_since = self._clock.monotonic()
             self._idle.append(handle)
+
+    def close_rested(self) -> None:
+        """Close connections that nobody used for ``REST_S``; requests may be under way meanwhile."""
+        since = self._clock.monotonic() - REST_S
+        with suppress(IndexError):
+            while (handle := self._idle.popleft()).rests_since <= since:
+                handle.close()
+            self._idle.appendleft(handle)
 
     def close(self) -> None:
         """Close every connection; no request may be under way."""
@@ -103,6 +118,8 @@ class _Handle(Curl):
         self.setopt(CurlOpt.MAXFILESIZE_LARGE, _LARGEST_REPLY)
         if direct:
             self.setopt(CurlOpt.NOPROXY, "*")
+        self.rests_since = 0.0
+        """Monotonic seconds."""
         self._sent = [0]
         self._guard = self._send_once(self._sent)
 

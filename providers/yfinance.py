@@ -139,6 +139,9 @@ class Yahoo:
             return parse_quotes(call, raw)
         return parse_chart(call, raw, sessions)
 
+    def close_rested(self) -> None:
+        self._wire.close_rested()
+
     def close(self) -> None:
         self._sessions.close()
         self._wire.close()

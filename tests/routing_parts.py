@@ -57,6 +57,8 @@ class Stating:
     def parse(self, call: object, raw: object, sessions: object) -> object:
         raise AssertionError("nothing is parsed in these tests")
 
+    def close_rested(self) -> None: ...
+
     def close(self) -> None: ...
 
 

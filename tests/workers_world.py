@@ -122,6 +122,8 @@ class Scripted:
     def parse(self, call: Call, raw: Raw, sessions: Calendar | None) -> Page:
         return self._pages[raw.headers["number"]]
 
+    def close_rested(self) -> None: ...
+
     def close(self) -> None: ...
 
     def asked(self) -> list[str]:

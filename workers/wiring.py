@@ -207,8 +207,11 @@ class Assembly:
         self.setup = context.setup = self._build(settings, self.setup.router)
 
     def facts(self) -> list[SourceFact]:
-        """What the sources can do now."""
+        """What the sources can do now; what they need no more is let go on the way."""
         self._close_retired()
+        for source in self._sources:
+            if source.provider is not None:
+                source.provider.close_rested()
         return _facts(self.setup.settings, self.setup.router, self._sources)
 
     def _build(self, settings: Settings, former: Router | None) -> Setup:

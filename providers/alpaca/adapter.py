@@ -176,6 +176,9 @@ class Alpaca:
             raise self._refusal(call, raw)
         return read(call, fields, sessions)
 
+    def close_rested(self) -> None:
+        self._wire.close_rested()
+
     def close(self) -> None:
         self._wire.close()
 

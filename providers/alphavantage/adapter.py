@@ -152,6 +152,9 @@ class AlphaVantage:
             raise error
         return read(call, fields, sessions)
 
+    def close_rested(self) -> None:
+        self._wire.close_rested()
+
     def close(self) -> None:
         self._wire.close()
 

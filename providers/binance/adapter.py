@@ -171,6 +171,9 @@ class Binance:
             return quote_page(call, raw, rows)
         return bar_page(call, call.window, rows, sessions)
 
+    def close_rested(self) -> None:
+        self._wire.close_rested()
+
     def close(self) -> None:
         self._wire.close()
 

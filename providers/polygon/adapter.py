@@ -189,6 +189,9 @@ class Polygon:
             return quote_page(call, fields)
         return bar_page(call, call.window, fields, sessions)
 
+    def close_rested(self) -> None:
+        self._wire.close_rested()
+
     def close(self) -> None:
         self._wire.close()
 

@@ -11,10 +11,11 @@ Script = Callable[[socket.socket, int], bool]
 
 
 class ScriptedServer:
-    """Runs until ``close``; every request line that arrived is in ``arrived``."""
+    """Runs until ``close``; every request line that arrived is in ``arrived``, open connections in ``open``."""
 
     def __init__(self, script: Script) -> None:
         self.arrived: list[str] = []
+        self.open: set[socket.socket] = set()
         self._script = script
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -35,11 +36,13 @@ class ScriptedServer:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
+        self.open.add(connection)
         with connection, contextlib.suppress(OSError):
             for number, line in enumerate(_request_lines(connection), start=1):
                 self.arrived.append(line)
                 if not self._script(connection, number):
-                    return
+                    break
+        self.open.discard(connection)
 
 
 def reply(status: int, body: bytes, *headers: str) -> bytes:

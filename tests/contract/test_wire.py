@@ -119,6 +119,41 @@ def test_a_thread_goes_on_with_the_connection_of_another(serve: Serve, name) -> 
 
 
 @everyone
+def test_connections_that_rested_are_closed_and_others_are_not(
+    serve: Serve, name, monkeypatch: pytest.MonkeyPatch, wait_until
+) -> None:
+    crowd = threading.Barrier(3)
+
+    def script(connection: socket.socket, number: int) -> bool:
+        if number == 1:
+            crowd.wait(timeout=10)
+        connection.sendall(reply(200, EMPTY[name]))
+        return True
+
+    case, server = serve(name, script)
+    threads = [threading.Thread(target=ask, args=(case, 10.0)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    case.provider.close_rested()
+    ask(case)
+    assert len(server.open) == 3
+
+    used = SystemClock().monotonic()
+    SystemClock().sleep(0.2)
+    ask(case)
+    for module in ("wire", "finnhub"):
+        monkeypatch.setattr(f"providers.{module}.REST_S", SystemClock().monotonic() - used)
+    case.provider.close_rested()
+    wait_until(lambda: len(server.open) == 1, what="the two that rested are closed")
+
+    ask(case)
+    assert len(server.open) == 1
+    assert len(server.arrived) == 6
+
+
+@everyone
 def test_a_reply_that_trickles_is_given_up_in_time(serve: Serve, name) -> None:
     clock, over = SystemClock(), threading.Event()
 
