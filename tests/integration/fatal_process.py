@@ -5,7 +5,7 @@ import signal
 import sys
 from typing import Any
 
-from workers import exchange, recovery, suspects, worker
+from workers import backfill, exchange, recovery, suspects, worker
 from workers.__main__ import main
 
 _assess: Any = exchange.assess
@@ -19,7 +19,7 @@ def _fatal(symbol_id: int, *words: Any, **named: Any) -> Any:
 
 if __name__ == "__main__":
     exchange.assess = _fatal
-    recovery.LEASE_S = worker.LEASE_S = 2.0
+    recovery.LEASE_S = worker.LEASE_S = backfill.LEASE_S = 2.0
     suspects.SAME_S = 1
     worker._HOUSEKEEPING_S = 0.5
     sys.exit(main(sys.argv[1:]))

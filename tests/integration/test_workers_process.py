@@ -1,6 +1,5 @@
 """Worker processes as an operator runs them, against the simulated market over HTTP."""
 
-import itertools
 import json
 import os
 import signal
@@ -8,9 +7,6 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +23,6 @@ from sim.server import start as start_sim
 from tests.servers import MakeHome
 from tests.workers_world import World, at, window
 from workers.queues import (
-    RETRIES,
     BackfillJob,
     CollectJob,
     Kind,
@@ -35,12 +30,10 @@ from workers.queues import (
     enqueue_backfill,
     enqueue_collect,
 )
-from workers.suspects import Suspects
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).resolve().parents[2]
-FATAL = "tests.integration.fatal_process"
 Start = Callable[..., subprocess.Popen[bytes]]
 
 
@@ -576,44 +569,3 @@ def test_a_worker_loads_no_data_frame_library_and_starts_quickly(
     heavy, seconds = done.stdout.rsplit(maxsplit=1)
     assert heavy == "[]"
     assert float(seconds) < 1.5
-
-
-def test_a_symbol_whose_answer_kills_workers_sinks_neither_its_batch_nor_its_queue(
-    market: Any, world: World, start: Start, wait_until
-) -> None:
-    first = batch(market, 0)
-    fatal = first.symbols[7]
-    ((symbol_id,),) = world.rows("SELECT symbol_id FROM universe WHERE symbol = %s", fatal)
-    suspects = Suspects(world.redis)
-    begin = partial(start, "collect", "--tier", "T0", module=FATAL, FATAL_SYMBOL_ID=str(symbol_id))
-    process, deaths, slots = begin(), 0, itertools.count()
-
-    def idle() -> bool:
-        # Nothing waits, is taken or runs.
-        keys = ("rq:queue:collect:T0", "rq:queue:collect:T0:intermediate")
-        return not any(map(world.redis.llen, keys)) and not world.redis.zcard("rq:wip:collect:T0")
-
-    def found_out() -> bool:
-        nonlocal process, deaths
-        if process.poll() is not None:
-            deaths += 1
-            process = begin(ready=False)
-        if idle():
-            # As the sweep does: a slot later the same symbols are asked again.
-            enqueue_collect(
-                world.redis, [replace(first, slot=first.slot + timedelta(minutes=next(slots)))]
-            )
-        return bool(suspects.all_left_out())
-
-    wait_until(found_out, seconds=60, what="one symbol is left out")
-    assert list(suspects.all_left_out()["bars_1m"]) == [fatal]
-    wait_until(idle, what="the job of the last death has ended")
-    assert process.poll() is None, "nobody dies of it any more"
-    assert deaths <= RETRIES + 1
-
-    expected = truth(market, "15:00:00", "15:30:00")
-    assert fatal in expected
-    # A bar that was restated after the last ask is another matter.
-    assert {
-        symbol: set(bars) for symbol, bars in stored(world, "15:00:00", "15:30:00").items()
-    } == {symbol: set(expected[symbol]) for symbol in first.symbols if symbol != fatal}
