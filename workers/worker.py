@@ -5,7 +5,6 @@ several batches at once. A slot is taken before a job is, so no job waits in a p
 What a killed worker leaves behind is found by any other within ``recovery.LEASE_S``.
 """
 
-import faulthandler
 import logging
 import socket
 import threading
@@ -35,6 +34,7 @@ from workers.orphans import Orphans
 from workers.queues import SILENCE_S
 from workers.recovery import LEASE_S, Recovery
 from workers.stopping import HandedBackError, Stop
+from workers.watch import WOUND_EVERY_S, Watch
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +43,6 @@ _POLL_S = 0.5
 _HOUSEKEEPING_S = 2.0
 _SILENT_S = 5.0
 """Real seconds without a round of housekeeping after which others may not have been able to vouch either."""
-_FROZEN_S = 60.0
-"""Real seconds after which a process none of whose threads gets a turn is ended: its jobs count as lost since
-long, and somebody has to start it anew."""
-_WOUND_EVERY_S = 5.0
 _ORPHANS_S = 30.0
 _BACKOFF_MAX_S = 2.0
 _HEALTHY_S = 30.0
@@ -135,6 +131,7 @@ class BatchWorker(SimpleWorker):
         self._orphans = Orphans(queue, redis, self._give_up)
         self._beat = clock.monotonic()
         self._lost_since: float | None = None
+        self._watch = Watch()
         self._over = False
 
     # What RQ asks for.
@@ -202,8 +199,7 @@ class BatchWorker(SimpleWorker):
         # The housekeeper puts us on RQ's list, and again whenever Redis has forgotten it.
         self.birth_date = rq_now()
         self._beside("housekeeper", self._keep_house, _HOUSEKEEPING_S)
-        # Native code that never lets go of the interpreter would stop every thread, this worker's stop included.
-        self._beside("watch", self._wind_watch, _WOUND_EVERY_S)
+        self._beside("watch", self._watch.wind, WOUND_EVERY_S)
         # In a thread of its own: a walk over a large Redis may take longer than a job's lease.
         self._beside("orphans", self._orphans.run, _ORPHANS_S)
         backoff = 0.1
@@ -237,7 +233,7 @@ class BatchWorker(SimpleWorker):
         finally:
             self._over = True
             self._sign_off()
-            faulthandler.cancel_dump_traceback_later()
+            self._watch.stop()
 
     def health(self) -> tuple[bool, dict[str, object]]:
         """Whether the loop turns, and what it sees; a lost Redis alone is no reason to restart."""
@@ -367,10 +363,6 @@ class BatchWorker(SimpleWorker):
             self._recovery.hand_back(job_id, execution)
             with self._guard:
                 self._untold.remove((job_id, execution))
-
-    def _wind_watch(self) -> None:
-        """The watch runs in C; unless it is wound again it prints where every thread stands and ends the process."""
-        faulthandler.dump_traceback_later(_FROZEN_S, exit=True)
 
     def _vouch(self) -> None:
         with self._guard:

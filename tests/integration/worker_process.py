@@ -18,6 +18,7 @@ from redis import Redis
 
 from core.clock import SystemClock
 from core.log import configure
+from workers import watch
 from workers import worker as worker_module
 from workers.queues import COLLECT_FUNCTION, CollectJob, connect
 from workers.stopping import HandedBackError, Stop
@@ -51,8 +52,8 @@ def main() -> int:
         registry.current_timestamp = lambda: right() + int(wrong_by[0])
     configure("INFO")
     if "FROZEN_S" in os.environ:
-        worker_module._FROZEN_S = float(os.environ["FROZEN_S"])
-        worker_module._WOUND_EVERY_S = 0.5
+        watch.FROZEN_S = float(os.environ["FROZEN_S"])
+        worker_module.WOUND_EVERY_S = 0.5
     clock = SystemClock()
     stop = Stop(clock, finish_s=0.3, grace_s=1.5)
     for number in (signal.SIGTERM, signal.SIGINT):
