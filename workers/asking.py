@@ -7,7 +7,7 @@ Whatever happens to a question comes back as one result: answered, or unanswered
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -66,6 +66,8 @@ class Asking:
     """Longest call, real seconds."""
     patience_s: float = 10.0
     """Real seconds without a lease after which what still waits is given up."""
+    before: Callable[[], None] | None = None
+    """Called before each request leaves, by the thread that sends it."""
     _waiting: dict[frozenset[str], deque[Question]] = field(
         default_factory=dict[frozenset[str], deque[Question]]
     )
@@ -84,7 +86,9 @@ class Asking:
     """When the batch's thread last looked, monotonic."""
 
     def __post_init__(self) -> None:
-        exchange = Exchange(self.context, self.capability, self.only is not None, self.timeout_s)
+        exchange = Exchange(
+            self.context, self.capability, self.only is not None, self.timeout_s, self.before
+        )
         self._flying = Flights(self.context.calls, exchange.make, self._following, self._urgent)
         self._moved = self._looked = self.context.clock.monotonic()
 

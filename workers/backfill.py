@@ -43,8 +43,8 @@ _PATIENCE_S = 20.0
 _GATHER_S = 0.25
 """Real seconds for which an ended row may wait for others to commit with."""
 _PAUSE_MIN_S = 0.2
-_TURN_S = 5.0
-"""Real seconds for which rows whose last worker died wait while this process asks for others of them."""
+_PATIENCE_ALONE_S = 2.0
+"""The same for a row whose last worker died: others of them wait for its turn to end."""
 _HANDED_ON_S = 60.0
 """Real seconds for which a row that this version can't answer is left to others."""
 _CAPABILITY = {Interval.M1: Capability.BARS_1M, Interval.D1: Capability.BARS_EOD}
@@ -65,16 +65,21 @@ def backfill(context: Context, job: BackfillJob) -> dict[str, int]:
     _work_off(context, job.tier, [row for row in job.ids if row not in doubted], deadline, counts)
     for row in doubted:
         # Two at once would die together, and both would have spent an attempt.
-        with context.suspects.turn(_TURN_S) as mine:
+        with context.suspects.turn(0) as mine:
             if not mine:
                 # Not claimed, so no attempt is spent; the leader pushes them again.
                 break
-            _work_off(context, job.tier, [row], deadline, counts)
+            _work_off(context, job.tier, [row], deadline, counts, _PATIENCE_ALONE_S)
     return dict(counts)
 
 
 def _work_off(
-    context: Context, tier: Tier, ids: Sequence[int], deadline: float, counts: Counter[str]
+    context: Context,
+    tier: Tier,
+    ids: Sequence[int],
+    deadline: float,
+    counts: Counter[str],
+    patience_s: float = _PATIENCE_S,
 ) -> None:
     """Claim rows and see them through, as many at once as the tier may have."""
     limit = context.settings.backfill_max_concurrency(tier)
@@ -91,11 +96,16 @@ def _work_off(
         counts["claimed"] += len(rows)
         renew = partial(table.heartbeat, context.db, sorted(claimed), owner, LEASE_S)
         with Renewal(LEASE_S / 3, renew, "claims"):
-            counts.update(_see_through(context, tier, rows, owner, deadline))
+            counts.update(_see_through(context, tier, rows, owner, deadline, patience_s))
 
 
 def _see_through(
-    context: Context, tier: Tier, rows: Sequence[Job], owner: str, deadline: float
+    context: Context,
+    tier: Tier,
+    rows: Sequence[Job],
+    owner: str,
+    deadline: float,
+    patience_s: float,
 ) -> list[str]:
     """Bring claimed rows to their next state; returns the states."""
     able, unable = _askable(context, rows, owner)
@@ -103,7 +113,7 @@ def _see_through(
         context.db.run(lambda conn: table.finish(conn, *unable))
     states = [end.state for end in unable]
     for alike in _alike(able):
-        states += _Run(context, tier, alike, owner, deadline).work()
+        states += _Run(context, tier, alike, owner, deadline, patience_s).work()
     return states
 
 
@@ -111,7 +121,13 @@ class _Run:
     """Rows of one interval and one provider hint, from claim to next state."""
 
     def __init__(
-        self, context: Context, tier: Tier, rows: Sequence[Job], owner: str, deadline: float
+        self,
+        context: Context,
+        tier: Tier,
+        rows: Sequence[Job],
+        owner: str,
+        deadline: float,
+        patience_s: float,
     ) -> None:
         first = rows[0]
         self._context = context
@@ -128,7 +144,7 @@ class _Run:
             hint=None if pinned else first.provider,
             only=pinned,
             timeout_s=_CALL_S,
-            patience_s=_PATIENCE_S,
+            patience_s=patience_s,
         )
         eligible = frozenset(context.router.eligible(capability))
         self._eligible = eligible & {pinned} if pinned else eligible
@@ -233,8 +249,8 @@ class _Run:
 def _askable(context: Context, rows: Sequence[Job], owner: str) -> tuple[list[Job], list[Finish]]:
     """Rows that can be asked for and judged, and what becomes of the others.
 
-    A row whose calendar nobody published fails, and one whose symbol is left out; one of an interval
-    that this version doesn't collect goes back as it was, for a newer one.
+    A row whose calendar nobody published fails; one whose symbol is left out waits, and one of an
+    interval that this version doesn't collect goes back as it was, for a newer one.
     """
     able: list[Job] = []
     unable: list[Finish] = []
@@ -247,9 +263,14 @@ def _askable(context: Context, rows: Sequence[Job], owner: str) -> tuple[list[Jo
             )
             unable.append(back)
             continue
-        if (row.interval, row.symbol) in left_out:
+        left_s = left_out.get((row.interval, row.symbol))
+        if left_s is not None:
             reason = f"workers died each time they asked for {row.symbol}; see `ops queues`"
-            unable.append(Finish(row.job_id, owner, "failed", reason))
+            unable.append(
+                Finish(
+                    row.job_id, owner, "pending", reason, next_try_in_s=float(left_s), spent=False
+                )
+            )
             continue
         try:
             context.reference.calendar(row.calendar)
@@ -259,13 +280,13 @@ def _askable(context: Context, rows: Sequence[Job], owner: str) -> tuple[list[Jo
     return able, unable
 
 
-def _left_out(context: Context, rows: Sequence[Job]) -> set[tuple[Interval, str]]:
-    """Intervals and symbols that live batches leave out."""
-    found: set[tuple[Interval, str]] = set()
+def _left_out(context: Context, rows: Sequence[Job]) -> dict[tuple[Interval, str], int]:
+    """Intervals and symbols that live batches leave out -> real seconds until they don't."""
+    found: dict[tuple[Interval, str], int] = {}
     for interval in {row.interval for row in rows} & _CAPABILITY.keys():
         symbols = sorted({row.symbol for row in rows if row.interval is interval})
         standing = context.suspects.look(_CAPABILITY[interval].value, symbols)
-        found |= {(interval, symbol) for symbol in standing.left_out}
+        found |= {(interval, symbol): left_s for symbol, left_s in standing.left_out.items()}
     return found
 
 

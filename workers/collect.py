@@ -5,7 +5,7 @@ cursor's advance are one transaction in ``Writer``. Running a batch twice change
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -66,14 +66,24 @@ def _warily(context: Context, job: CollectJob) -> dict[str, int]:
     deadline = clock.monotonic() + min(left_s, job.kind.timeout_s - _SPARE_S)
     standing = suspects.look(alike, _wanted(context, job))
     done = _Done()
-    _ask(context, job, standing.free, deadline, done)
-    suspects.clear(alike, [symbol for symbol in standing.once if symbol in done.asked])
+    once = set(standing.once)
+
+    def forgive() -> None:
+        survived = once & done.reached.keys()
+        suspects.clear(alike, survived)
+        once.difference_update(survived)
+
+    _ask(context, job, standing.free, deadline, done, forgive=forgive)
     _leave_out(context, job, standing.left_out)
-    for symbol in standing.doubted:
-        with suspects.trial(alike, symbol, deadline - clock.monotonic()) as trial:
-            if trial.begun:
-                _ask(context, job, [symbol], deadline, done)
-                trial.asked = symbol in done.asked
+    for group in standing.doubted:
+        with suspects.trial(alike, group, deadline - clock.monotonic()) as trial:
+            if trial.mine:
+                _ask(context, job, group, deadline, done, before=trial.begin)
+                trial.survived = done.reached.keys() & set(group)
+            else:
+                late = _questions(context, job, group)
+                done.questions += late
+                done.failed += len(late)
     if job.kind is Kind.BARS_1M and done.questions and not job.inbox:
         _note_lag(context, job, done)
     if job.kind is Kind.QUOTES_L1 and done.questions and not done.reached:
@@ -88,21 +98,32 @@ class _Done:
     questions: list[Question] = field(default_factory=list[Question])
     reached: dict[str, datetime] = field(default_factory=dict[str, datetime])
     """Symbol -> how far it was answered."""
-    asked: set[str] = field(default_factory=set[str])
-    """Symbols for which a source was asked, whatever it answered."""
     failed: int = 0
 
 
 def _ask(
-    context: Context, job: CollectJob, symbols: Sequence[str], deadline: float, done: _Done
+    context: Context,
+    job: CollectJob,
+    symbols: Sequence[str],
+    deadline: float,
+    done: _Done,
+    *,
+    before: Callable[[], None] | None = None,
+    forgive: Callable[[], None] | None = None,
 ) -> None:
-    """Ask for some symbols of a batch and write what comes."""
+    """Ask for some symbols of a batch and write what comes.
+
+    Args:
+        context: The process's.
+        job: The batch.
+        symbols: Which of it.
+        deadline: Monotonic seconds after which nobody is asked any more.
+        done: Grows.
+        before: Called before each request leaves.
+        forgive: Called when answers have come.
+    """
     interval = job.kind.capability.interval
-    questions = [
-        Question(member, window)
-        for member in _resolve(context, symbols)
-        for window in _windows(context, job, member)
-    ]
+    questions = _questions(context, job, symbols)
     asking = Asking(
         context,
         job.kind.capability,
@@ -111,6 +132,7 @@ def _ask(
         hint=job.provider if job.kind is not Kind.REREAD else None,
         only=job.provider if job.kind is Kind.REREAD else None,
         patience_s=_PATIENCE_S if job.kind.timeout_s <= _QUICK_S else _PATIENCE_DAILY_S,
+        before=before,
     )
     is_new = _is_new(context, job)
     writer = Writer(context, interval, job.tier, Share.LIVE, inbox=job.inbox, is_new=is_new)
@@ -120,8 +142,6 @@ def _ask(
     failed = 0
     for results in asking.results():
         for result in results:
-            if result.source is not None:
-                done.asked.add(result.question.member.symbol)
             if isinstance(result, Answered):
                 symbol, window = result.question.member.symbol, result.question.window
                 # A long window is asked in parts; the symbol is answered with the last of them.
@@ -137,6 +157,8 @@ def _ask(
             # After each: many answers of a whole session may have come at once.
             writer.flush_due()
         writer.flush_due()
+        if forgive is not None:
+            forgive()
     writer.flush()
 
     for source in sorted(writer.sources) or ["none"]:
@@ -156,11 +178,19 @@ def _drop_stale(context: Context, job: CollectJob) -> dict[str, int]:
     return {"stale": len(job.symbols)}
 
 
-def _leave_out(context: Context, job: CollectJob, symbols: Sequence[str]) -> None:
+def _questions(context: Context, job: CollectJob, symbols: Sequence[str]) -> list[Question]:
+    return [
+        Question(member, window)
+        for member in _resolve(context, symbols)
+        for window in _windows(context, job, member)
+    ]
+
+
+def _leave_out(context: Context, job: CollectJob, symbols: Collection[str]) -> None:
     if not symbols:
         return
     context.telemetry.count(metrics.SYMBOLS_LEFT_OUT, job.kind, job.tier, amount=len(symbols))
-    log.error("symbols left out, workers died of their answers", extra={"symbols": symbols})
+    log.error("symbols left out, workers died of their answers", extra={"symbols": sorted(symbols)})
     given_up = {
         row: [symbol for symbol in wanted if symbol in symbols]
         for row, wanted in (job.inbox or {}).items()

@@ -1,6 +1,6 @@
 """One exchange with a provider, in a thread of the pool: send, parse, assess, tell the router."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -63,6 +63,8 @@ class Exchange:
     """Whether nobody else may be asked, not even for a second opinion."""
     timeout_s: float
     """Longest call, real seconds."""
+    before: Callable[[], None] | None = None
+    """Called before each request leaves."""
 
     def make(self, flight: Flight) -> Landed:
         """One call and what comes of it.
@@ -76,6 +78,8 @@ class Exchange:
             raise StaleError("the budget's tokens were forfeited before the call left")
         clock = self.context.clock
         calendar = self._calendar(questions[0].member)
+        if self.before is not None:
+            self.before()
         started, asked_at = clock.monotonic(), clock.now()
         try:
             raw = flight.raw = lease.provider.send(call, self._limit_s(lease))

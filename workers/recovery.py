@@ -133,9 +133,14 @@ class Recovery:
         self._taken_script = redis.register_script(_TAKEN)
         self._hand_back_script = redis.register_script(_HAND_BACK)
 
-    def run(self) -> None:
-        """One round; raises redis errors as they come, the next round goes on."""
-        self._push_lost()
+    def run(self, *, judge: bool = True) -> None:
+        """One round; raises redis errors as they come, the next round goes on.
+
+        Args:
+            judge: Whether jobs for which nobody vouched lately are lost by now.
+        """
+        if judge:
+            self._push_lost()
         self._push_taken()
         if self._clock.monotonic() - self._trimmed >= REGISTRIES_S:
             self._trimmed = self._clock.monotonic()

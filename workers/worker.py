@@ -125,7 +125,8 @@ class BatchWorker(SimpleWorker):
         self._running: dict[str, _Held] = {}
         self._untold: list[tuple[str, str]] = []
         self._kept_house = clock.monotonic()
-        self._judges_from = float("-inf")
+        # Redis may have come back this very moment.
+        self._judges_from = self._kept_house + _SILENT_S
         self._overrun_s = overrun_s
         self._recovery = Recovery(self._queue, redis, clock, self._give_up, self._died)
         self._orphans = Orphans(queue, redis, self._give_up)
@@ -352,8 +353,7 @@ class BatchWorker(SimpleWorker):
             self._judges_from = now + _SILENT_S
         self._kept_house = now
         self._hand_back_untold()
-        if now >= self._judges_from:
-            self._recovery.run()
+        self._recovery.run(judge=now >= self._judges_from)
 
     def _hand_back_untold(self) -> None:
         """Jobs whose end could not be told run again; that was no death and spends no retry."""

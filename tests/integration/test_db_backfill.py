@@ -398,7 +398,7 @@ def test_rows_whose_worker_fell_silent_are_told_from_others(db, symbol, wait_unt
     one, two = backfill.enqueue(db, [job(symbol, 0, 1), job(symbol, 2, 3)])
     claim(db, [one], "dead", lease_s=0.01)
     wait_until(lambda: backfill.reap(db) == 1)
-    assert backfill.left_by_the_dead(db, [one, two]) == {one}
+    assert backfill.left_by_the_dead(db, [one, two]) == [one]
     claim(db, [one])
     finish(db, Finish(one, "w1", "pending", "timeout"))
-    assert backfill.left_by_the_dead(db, [one, two]) == set()
+    assert backfill.left_by_the_dead(db, [one, two]) == []

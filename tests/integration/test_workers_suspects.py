@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 
 import orjson
@@ -12,12 +13,12 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
-from core.errors import QueueError
+from core.errors import ProviderTimeoutError, QueueError
 from core.words import Interval, Tier
 from db import backfill as table
 from db import inbox
 from db.backfill import NewJob
-from tests.workers_world import Scripted, World, at, every_minute, metric, window
+from tests.workers_world import Scripted, World, at, every_minute, metric, refusing, window
 from workers.backfill import backfill
 from workers.collect import collect
 from workers.queues import DEATHS_ON_TRIAL, DEATHS_TO_DOUBT, BackfillJob, CollectJob, Kind
@@ -74,13 +75,17 @@ def leave_out(suspects: Suspects, symbol: str, of: str = BARS) -> None:
         die_on_trial(suspects, symbol, of)
 
 
-def job(symbols: tuple[str, ...] = BATCH, inbox_: dict[int, tuple[str, ...]] | None = None):
+def job(
+    symbols: tuple[str, ...] = BATCH,
+    inbox_: dict[int, tuple[str, ...]] | None = None,
+    not_after: datetime | None = None,
+) -> CollectJob:
     return CollectJob(
         kind=Kind.BARS_1M,
         tier=Tier.T0,
         slot=at("15:10"),
         symbols=symbols,
-        not_after=at("16:00"),
+        not_after=not_after or at("16:00"),
         start=at("15:05"),
         end=at("15:10"),
         inbox=inbox_,
@@ -90,9 +95,9 @@ def job(symbols: tuple[str, ...] = BATCH, inbox_: dict[int, tuple[str, ...]] | N
 def test_one_death_is_remembered_and_changes_nothing(suspects: Suspects) -> None:
     die(suspects, "A", "B")
 
-    assert suspects.look(BARS, BATCH) == Standing(BATCH, once=("A", "B"))
+    assert suspects.look(BARS, BATCH) == Standing(BATCH, once=frozenset("AB"))
     suspects.clear(BARS, ["A"])
-    assert suspects.look(BARS, BATCH).once == ("B",)
+    assert suspects.look(BARS, BATCH).once == {"B"}
     assert suspects.look(QUOTES, BATCH) == Standing(BATCH)
 
 
@@ -108,11 +113,12 @@ def test_a_second_death_makes_a_symbol_doubted_and_an_ask_ends_that(suspects: Su
     die(suspects, "B")
 
     standing = suspects.look(BARS, BATCH)
-    assert (standing.free, standing.doubted, standing.once) == (("A", "C"), ("B",), ("A",))
+    assert (standing.free, standing.doubted, standing.once) == (("A", "C"), (("B",),), {"A"})
 
-    with suspects.trial(BARS, "B", 0) as trial:
-        assert trial.begun
-        trial.asked = True
+    with suspects.trial(BARS, ["B"], 0) as trial:
+        assert trial.mine
+        trial.begin()
+        trial.survived = {"B"}
     assert suspects.look(BARS, BATCH).doubted == ()
 
 
@@ -120,7 +126,7 @@ def test_a_death_that_is_told_twice_counts_once(suspects: Suspects) -> None:
     suspects.died(BARS, BATCH, "job:execution")
     suspects.died(BARS, BATCH, "job:execution")
 
-    assert suspects.look(BARS, BATCH).once == BATCH
+    assert suspects.look(BARS, BATCH).once == set(BATCH)
 
 
 def test_a_process_that_died_with_two_jobs_of_a_symbol_died_once(
@@ -130,30 +136,47 @@ def test_a_process_that_died_with_two_jobs_of_a_symbol_died_once(
     die(suspects, *BATCH)
     die(suspects, *BATCH)
 
-    assert suspects.look(BARS, BATCH).once == BATCH
+    assert suspects.look(BARS, BATCH).once == set(BATCH)
 
 
 def test_the_likeliest_culprit_is_tried_last(suspects: Suspects) -> None:
     doubt(suspects, *BATCH)
     die_on_trial(suspects, "A")
 
-    assert suspects.look(BARS, BATCH).doubted == ("B", "C", "A")
+    assert suspects.look(BARS, BATCH).doubted == (("B", "C"), ("A",))
+
+
+def test_those_of_a_first_trial_are_asked_together_ten_at_a_time(suspects: Suspects) -> None:
+    many = [f"S{n}" for n in range(25)]
+    doubt(suspects, *many)
+
+    assert [len(group) for group in suspects.look(BARS, many).doubted] == [10, 10, 5]
+    with suspects.trial(BARS, many[:10], 0) as trial:
+        trial.begin()
+        # The process dies here: of its whole batch only those on trial were.
+        die(suspects, *many)
+
+    groups = suspects.look(BARS, many).doubted
+    assert [len(group) for group in groups] == [10, 5, *[1] * 10]
+    assert {symbol for group in groups[2:] for symbol in group} == set(many[:10])
 
 
 def test_who_died_in_two_trials_is_left_out_for_an_hour(suspects: Suspects, redis: Redis) -> None:
     leave_out(suspects, "B")
 
-    assert suspects.look(BARS, BATCH) == Standing(("A", "C"), left_out=("B",))
-    assert suspects.look(QUOTES, BATCH).left_out == ()
+    left_out = suspects.look(BARS, BATCH).left_out
+    assert left_out == {"B": pytest.approx(LEFT_OUT_S, abs=3)}
+    assert suspects.look(BARS, BATCH) == Standing(("A", "C"), left_out=left_out)
+    assert suspects.look(QUOTES, BATCH).left_out == {}
     (left,) = suspects.all_left_out()[BARS].items()
     assert left == ("B", pytest.approx(LEFT_OUT_S, abs=3))
 
     known = orjson.loads(redis.hget("gapless:suspects", "bars_1m|B") or b"")
     redis.hset("gapless:suspects", "bars_1m|B", orjson.dumps({**known, "until": known["last"]}))
-    assert suspects.look(BARS, BATCH) == Standing(BATCH, once=("B",))
+    assert suspects.look(BARS, BATCH) == Standing(BATCH, once=frozenset("B"))
     assert suspects.all_left_out() == {}
     die(suspects, "B")
-    assert suspects.look(BARS, BATCH).once == ("B",), "it begins anew"
+    assert suspects.look(BARS, BATCH).once == {"B"}, "it begins anew"
 
 
 def test_the_hour_is_not_made_longer_by_deaths_of_others(suspects: Suspects, redis: Redis) -> None:
@@ -165,38 +188,79 @@ def test_the_hour_is_not_made_longer_by_deaths_of_others(suspects: Suspects, red
     assert redis.hget("gapless:suspects", "bars_1m|B") == before
 
 
-def test_trials_that_still_go_on_condemn_nobody(suspects: Suspects, redis_url: str) -> None:
+def test_trials_that_end_or_go_on_condemn_nobody(suspects: Suspects, redis_url: str) -> None:
     doubt(suspects, "B")
-    with Redis.from_url(redis_url) as other, suspects.trial(BARS, "B", 0):
+    with Redis.from_url(redis_url) as other:
         elsewhere = Suspects(other)
-        with elsewhere.trial(BARS, "B", 0) as trial:
-            assert trial.begun
-            assert elsewhere.look(BARS, BATCH).doubted == ("B",)
+        for _ in range(5):
+            with suspects.trial(BARS, ["B"], 0) as one, elsewhere.trial(BARS, ["B"], 0) as two:
+                one.begin()
+                two.begin()
+        for _ in range(5):
+            die(suspects, "B")
+
+    assert suspects.look(BARS, BATCH).doubted == (("B",),)
 
 
-def test_a_trial_in_which_nobody_was_asked_changes_nothing(
+def test_until_it_is_asked_a_death_is_not_its_own(suspects: Suspects) -> None:
+    doubt(suspects, "B")
+    for _ in range(5):
+        with suspects.trial(BARS, ["B"], 0):
+            die(suspects, "B")
+
+    assert suspects.look(BARS, BATCH).doubted == (("B",),)
+
+
+def test_doubt_ends_half_an_hour_after_the_last_death_whatever_is_tried(
+    suspects: Suspects, redis: Redis
+) -> None:
+    doubt(suspects, "B")
+    before = until(redis, "B")
+    with suspects.trial(BARS, ["B"], 0) as trial:
+        trial.begin()
+        assert until(redis, "B") == before
+    assert until(redis, "B") == before
+
+
+def test_a_clock_that_was_ahead_leaves_nobody_out_for_ever(
+    suspects: Suspects, redis: Redis
+) -> None:
+    ahead = redis.time()[0] + 30 * 86_400
+    said = {"deaths": 4, "trials": 2, "until": ahead, "last": ahead, "death": "x"}
+    redis.hset("gapless:suspects", "bars_1m|B", orjson.dumps(said))
+
+    assert suspects.look(BARS, BATCH) == Standing(BATCH, once=frozenset("B"))
+    die(suspects, "B")
+    assert 0 < until(redis, "B") - redis.time()[0] <= LEFT_OUT_S
+
+
+def until(redis: Redis, symbol: str) -> int:
+    return orjson.loads(redis.hget("gapless:suspects", f"bars_1m|{symbol}") or b"")["until"]
+
+
+def test_a_trial_that_ends_without_an_answer_changes_nothing(
     suspects: Suspects, redis: Redis
 ) -> None:
     doubt(suspects, "B")
     die_on_trial(suspects, "B")
+    before = redis.hget("gapless:suspects", "bars_1m|B")
 
-    def counts() -> tuple[int, int]:
-        known = orjson.loads(redis.hget("gapless:suspects", "bars_1m|B") or b"")
-        return known["deaths"], known["trials"]
-
-    with suspects.trial(BARS, "B", 0):
-        assert counts() == (3, 2)
-    assert counts() == (3, 1)
-    with pytest.raises(ValueError, match="bad"), suspects.trial(BARS, "B", 0):
+    with suspects.trial(BARS, ["B"], 0) as trial:
+        trial.begin()
+        assert redis.hget("gapless:suspects", "bars_1m|B") != before
+    assert orjson.loads(redis.hget("gapless:suspects", "bars_1m|B") or b"") == orjson.loads(
+        before or b""
+    )
+    with pytest.raises(ValueError, match="bad"), suspects.trial(BARS, ["B"], 0):
         raise ValueError("bad")
-    assert counts() == (3, 1)
+    assert suspects.look(BARS, BATCH).doubted == (("B",),)
 
 
 def test_a_process_has_one_trial_at_a_time(suspects: Suspects) -> None:
-    with suspects.trial(BARS, "A", 0), suspects.trial(BARS, "B", 0.01) as second:
-        assert not second.begun
-    with suspects.trial(BARS, "B", 0) as second:
-        assert second.begun
+    with suspects.trial(BARS, ["A"], 0), suspects.trial(BARS, ["B"], 0.01) as second:
+        assert not second.mine
+    with suspects.trial(BARS, ["B"], 0) as second:
+        assert second.mine
 
 
 @pytest.mark.parametrize("value", ["4 2 99999999999", "[]", "7", '{"deaths": {}}', "\xff"])
@@ -209,7 +273,7 @@ def test_what_another_version_wrote_says_nothing(
     assert suspects.look(BARS, BATCH).free == BATCH
     assert suspects.all_left_out() == {}
     die(suspects, "A")
-    assert suspects.look(BARS, BATCH).once == ("A",)
+    assert suspects.look(BARS, BATCH).once == {"A"}
 
 
 def test_what_another_version_added_stays(suspects: Suspects, redis: Redis) -> None:
@@ -222,13 +286,13 @@ def test_what_another_version_added_stays(suspects: Suspects, redis: Redis) -> N
     assert (known["deaths"], known["more"]) == (2, "x")
 
 
-def test_without_redis_nobody_is_doubted_and_no_trial_begins() -> None:
+def test_without_redis_nobody_is_doubted_and_trials_are_not_known_of() -> None:
     with Redis(port=1, retry=Retry(NoBackoff(), 0)) as nowhere:
         suspects = Suspects(nowhere)
         assert suspects.look(BARS, BATCH) == Standing(BATCH)
         suspects.clear(BARS, BATCH)
-        with suspects.trial(BARS, "A", 0) as trial:
-            assert not trial.begun
+        with suspects.trial(BARS, ["A"], 0) as trial:
+            trial.begin()
         with pytest.raises(RedisConnectionError):
             die(suspects, *BATCH)
         with pytest.raises(QueueError):
@@ -239,7 +303,10 @@ def test_batches_of_another_kind_or_size_are_a_family_of_their_own() -> None:
     swept = job()
     assert family(swept) == "bars_1m"
     assert family(replace(swept, kind=Kind.REREAD)) == "reread"
-    assert family(replace(swept, inbox={1: BATCH})) == "bars_1m.elements"
+    asked_for = replace(swept, inbox={1: BATCH})
+    assert family(asked_for) == "bars_1m.elements"
+    of_the_past = replace(asked_for, slot=at("16:10"))
+    assert family(of_the_past) == "bars_1m.elements.20240305T1505-20240305T1510"
 
 
 def test_doubted_symbols_are_asked_alone_after_the_others(world: World) -> None:
@@ -249,9 +316,35 @@ def test_doubted_symbols_are_asked_alone_after_the_others(world: World) -> None:
 
     assert collect(context, job()) == {"asked": 3, "answered": 3, "failed": 0}
 
-    assert [call.symbols for call in one.sent] == [("C",), ("A",), ("B",)]
+    assert [call.symbols for call in one.sent] == [("C",), ("A", "B")]
     assert context.suspects.look(BARS, BATCH) == Standing(BATCH)
     assert all(len(world.stored(symbol)) == 5 for symbol in BATCH)
+
+
+def test_who_was_on_trial_at_a_death_is_asked_alone(world: World) -> None:
+    one = Scripted("one", world.clock, batch=3)
+    context = world.context(one)
+    doubt(context.suspects, *BATCH)
+    die_on_trial(context.suspects, "A")
+
+    collect(context, job())
+
+    assert [call.symbols for call in one.sent] == [("B", "C"), ("A",)]
+
+
+def test_who_gets_no_turn_is_counted_as_failed(world: World) -> None:
+    one = Scripted("one", world.clock)
+    context = world.context(one)
+    doubt(context.suspects, "B")
+
+    with context.suspects.turn(0):
+        assert collect(context, job(not_after=at("15:10:11"))) == {
+            "asked": 3,
+            "answered": 2,
+            "failed": 1,
+        }
+    assert sorted(one.asked()) == ["A", "C"]
+    assert context.suspects.look(BARS, BATCH).doubted == (("B",),)
 
 
 def test_a_batch_that_was_asked_clears_who_was_in_one_that_died(world: World) -> None:
@@ -263,15 +356,17 @@ def test_a_batch_that_was_asked_clears_who_was_in_one_that_died(world: World) ->
     assert context.suspects.look(BARS, BATCH) == Standing(BATCH)
 
 
-def test_a_batch_for_which_nobody_could_be_asked_clears_nobody(world: World) -> None:
-    context = world.context(bands=["nobody"])
+@pytest.mark.parametrize("policy", [["nobody"], ["one"]], ids=["no source", "no answer"])
+def test_a_batch_of_which_no_answer_was_read_clears_nobody(world: World, policy) -> None:
+    one = Scripted("one", world.clock, refusing(ProviderTimeoutError("silent")))
+    context = world.context(one, bands=policy)
     die(context.suspects, *BATCH)
     die(context.suspects, "B")
 
     assert collect(context, job())["answered"] == 0
 
     standing = context.suspects.look(BARS, BATCH)
-    assert (standing.once, standing.doubted) == (("A", "C"), ("B",))
+    assert (standing.once, standing.doubted) == ({"A", "C"}, (("B",),))
 
 
 def test_who_is_left_out_is_not_asked_and_its_element_ends_with_the_reason(world: World) -> None:
@@ -295,7 +390,7 @@ def test_who_is_left_out_is_not_asked_and_its_element_ends_with_the_reason(world
     ]
 
 
-def test_backfill_rows_of_who_is_left_out_fail_with_the_reason(world: World) -> None:
+def test_backfill_rows_of_who_is_left_out_wait_with_the_reason(world: World) -> None:
     one = Scripted("one", world.clock)
     context = world.context(one)
     leave_out(context.suspects, "B")
@@ -304,10 +399,14 @@ def test_backfill_rows_of_who_is_left_out_fail_with_the_reason(world: World) -> 
     backfill(context, BackfillJob(tier=Tier.T0, ids=ids, push=1))
 
     assert one.asked() == ["A"]
-    assert world.rows("SELECT state, reason FROM backfill_jobs ORDER BY job_id")[1] == (
-        "failed",
-        "workers died each time they asked for B; see `ops queues`",
+    ((state, attempts, wait_s, reason),) = world.rows(
+        "SELECT state, attempts, extract(epoch FROM next_try - clock_timestamp()), reason"
+        " FROM backfill_jobs WHERE job_id = %s",
+        ids[1],
     )
+    assert (state, attempts) == ("pending", 0)
+    assert LEFT_OUT_S - 60 < wait_s <= LEFT_OUT_S
+    assert reason == "workers died each time they asked for B; see `ops queues`"
 
 
 def test_rows_whose_worker_died_are_asked_one_at_a_time_the_likeliest_last(world: World) -> None:

@@ -544,7 +544,19 @@ def in_process(redis_url: str, run: Callable[[object], object], died: list[str])
         on_death={COLLECT_FUNCTION: lambda _payload, word: died.append(word)},
     )
     worker.birth_date = rq_now()
+    worker._judges_from = 0.0
     return worker
+
+
+def test_a_worker_that_begins_lets_the_others_vouch_before_it_judges(
+    redis: Redis, redis_url: str
+) -> None:
+    clock, died = SystemClock(), list[str]()
+    worker = in_process(redis_url, lambda _: None, died)
+    fresh = BatchWorker(
+        QUEUE, {}, worker.connection, clock, Stop(clock, finish_s=0.1, grace_s=0.5), slots=1
+    )
+    assert fresh._judges_from > clock.monotonic()
 
 
 def left_behind(redis: Redis, one: CollectJob, until_s: float) -> str:
