@@ -158,6 +158,8 @@ def test_one_probe_goes_and_success_brings_the_traffic_back_by_a_ramp(
             one = lease(each)
             if one.source == "a":
                 probes.append(one)
+            else:
+                one.answered(0.01, endpoint="x")
         return bool(probes)
 
     wait_until(probing, seconds=5)
