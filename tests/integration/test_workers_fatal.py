@@ -4,7 +4,9 @@ import subprocess
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from core.telemetry import Telemetry
@@ -89,6 +91,28 @@ def test_live_batches_are_asked_without_it(
     expected = minutes(truth(market, "15:00:00", "15:30:00"), *jobs)
     assert expected.pop(fatal)
     assert minutes(stored(world, "15:00:00", "15:30:00"), *jobs) == expected
+
+
+def test_connections_that_rest_are_closed_while_nothing_is_asked(
+    market: Any, world: World, start: Start, wait_until
+) -> None:
+    words = ("collect", "--tier", "T0")
+    collector = psutil.Process(start(*words, module=FATAL, FATAL_SYMBOL_ID="0", REST_S="1").pid)
+    vendors = {urlsplit(source["base_url"]).port for source in market.endpoints["sources"].values()}
+
+    def connected() -> int:
+        return sum(c.raddr != () and c.raddr.port in vendors for c in collector.net_connections())
+
+    most = 0
+
+    def busy() -> bool:
+        nonlocal most
+        most = max(most, connected())
+        return most > 1 and idle(world)
+
+    enqueue_collect(world.redis, [batch(market, 0), batch(market, 1)])
+    wait_until(busy, seconds=20, what="both batches have ended")
+    wait_until(lambda: connected() == 0, seconds=20, what="all are closed")
 
 
 def test_only_its_own_backfill_row_is_given_up(
