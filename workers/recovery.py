@@ -36,8 +36,7 @@ _LOST = """
 -- KEYS: 1 = rq:wip:Q, 2 = rq:queue:Q, 3 = rq:queue:Q:intermediate, 4 = rq:job:<id>
 -- ARGV: 1 = job:execution, 2 = job id, 3 = now, seconds, 4 = seconds until an untaken job is forgotten,
 -- 5 = seconds for which one that was put aside is kept
--- Answers 0 still alive or handled by another, 1 forgotten, 2 never begun and pushed again,
--- 3 died and pushed again, 4 died and out of retries.
+-- Answers 0 still alive or handled by another, 1 forgotten, 2 pushed again, 3 out of retries.
 -- RQ takes a job's time to live away when it starts, so every way out of here gives it one.
 local until_s = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not until_s or tonumber(until_s) >= tonumber(ARGV[3]) then return 0 end
@@ -55,12 +54,12 @@ if status ~= 'started' then return 1 end
 local left = tonumber(redis.call('HGET', KEYS[4], 'retries_left') or '0') or 0
 if left < 1 then
   redis.call('EXPIRE', KEYS[4], ARGV[5])
-  return 4
+  return 3
 end
 redis.call('HSET', KEYS[4], 'retries_left', left - 1, 'status', 'queued')
 redis.call('EXPIRE', KEYS[4], ARGV[4])
 redis.call('RPUSH', KEYS[2], ARGV[2])
-return 3
+return 2
 """
 
 _VOUCH = """
@@ -116,7 +115,8 @@ class Recovery:
             redis: A client with bytes replies.
             clock: For its monotonic seconds.
             fail: Puts a job (id, reason) aside that died as often as it may.
-            died: Told of each job (id, execution) whose worker died while it ran.
+            died: Told of each job (id, execution) whose worker died while it ran; told twice when two
+                clean up at once.
         """
         self._queue = queue
         self._redis = cast("Any", redis)
@@ -203,13 +203,14 @@ class Recovery:
             execution = entry.decode(errors="replace")
             job_id = execution.partition(":")[0]
             keys = [self._wip, self._queue.key, self._taken, f"rq:job:{job_id}"]
+            if self._redis.hget(keys[-1], "status") == b"started":
+                # Told before anybody can take it again, who would know of one death too few.
+                self._died(job_id, execution)
             args = [execution, job_id, now, HINT_TTL_S, FAILURE_TTL_S]
             did = self._lost_script(keys=keys, args=args)
-            if did in (2, 3):
+            if did == 2:
                 log.warning("lost job pushed again", extra={"job": job_id})
-            if did in (3, 4):
-                self._died(job_id, execution)
-            if did == 4:
+            elif did == 3:
                 self._fail(job_id, "its worker died each time it was started")
 
     def _pull_in(self, now: int) -> None:

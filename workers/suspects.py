@@ -61,13 +61,14 @@ for i = 8, #ARGV do
     -- Nobody asked for one that is left out: it is no witness.
     if not out() and one.death ~= word and (now - last >= tonumber(ARGV[7]) or last > now) then
       deaths = deaths + 1
-      if one.trial then trials = trials + 1 end
+      -- Of several only one was the cause: that alone condemns nobody, however often it happens.
+      if one.trial then trials = one.together and math.max(trials, 1) or trials + 1 end
       one.deaths, one.trials, one.death, one.trial, one.last = deaths, trials, word, nil, now
       one['until'] = now + (out() and ARGV[6] or ARGV[5])
       changed = true
     end
   elseif what == 'trial' and deaths > 0 then
-    one.trial, changed = word, true
+    one.trial, one.together, changed = word, #ARGV > 8, true
   elseif what == 'withdraw' and one.trial == word then
     one.trial, changed = nil, true
   end

@@ -256,6 +256,17 @@ def test_a_trial_that_ends_without_an_answer_changes_nothing(
     assert suspects.look(BARS, BATCH).doubted == (("B",),)
 
 
+def test_deaths_of_several_on_trial_condemn_nobody(suspects: Suspects) -> None:
+    doubt(suspects, *BATCH)
+    for _ in range(5):
+        suspects._note("trial", uuid.uuid4().hex, BARS, BATCH)
+        die(suspects, *BATCH)
+
+    assert suspects.look(BARS, BATCH).doubted == (("A",), ("B",), ("C",))
+    die_on_trial(suspects, "B")
+    assert list(suspects.look(BARS, BATCH).left_out) == ["B"]
+
+
 def test_a_process_has_one_trial_at_a_time(suspects: Suspects) -> None:
     with suspects.trial(BARS, ["A"], 0), suspects.trial(BARS, ["B"], 0.01) as second:
         assert not second.mine
