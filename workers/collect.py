@@ -69,7 +69,7 @@ def _warily(context: Context, job: CollectJob) -> dict[str, int]:
     once = set(standing.once)
 
     def forgive() -> None:
-        survived = once & done.reached.keys()
+        survived = once & done.whole
         suspects.clear(alike, survived)
         once.difference_update(survived)
 
@@ -79,7 +79,7 @@ def _warily(context: Context, job: CollectJob) -> dict[str, int]:
         with suspects.trial(alike, group, deadline - clock.monotonic()) as trial:
             if trial.mine:
                 _ask(context, job, group, deadline, done, before=trial.begin)
-                trial.survived = done.reached.keys() & set(group)
+                trial.survived = done.whole.intersection(group)
             else:
                 late = _questions(context, job, group)
                 done.questions += late
@@ -98,6 +98,8 @@ class _Done:
     questions: list[Question] = field(default_factory=list[Question])
     reached: dict[str, datetime] = field(default_factory=dict[str, datetime])
     """Symbol -> how far it was answered."""
+    whole: set[str] = field(default_factory=set[str])
+    """Symbols that were answered to the end of their window: its last part may be the one that kills."""
     failed: int = 0
 
 
@@ -147,6 +149,8 @@ def _ask(
                 # A long window is asked in parts; the symbol is answered with the last of them.
                 if window is not None:
                     left[symbol] = subtract(left[symbol], [window])
+                if not left[symbol]:
+                    done.whole.add(symbol)
                 writer.add(result, closes=not left[symbol])
                 done.reached[symbol] = window.end if window else result.asked_at
             else:

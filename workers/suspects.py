@@ -100,13 +100,16 @@ class Trial:
         self.mine = mine
         """Whether they may be asked now."""
         self.survived: Collection[str] = ()
-        """Set it to those whose answer was read."""
+        """Set it to those whose answer was read to its end."""
         self.begun = False
         self._note = note
+        self._guard = threading.Lock()
 
     def begin(self) -> None:
         """Call it before the first request for them leaves: until then a death is not theirs."""
-        if not self.begun:
+        with self._guard:
+            if self.begun:
+                return
             self.begun = True
             try:
                 self._note()

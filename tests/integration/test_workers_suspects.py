@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 import orjson
@@ -18,6 +18,7 @@ from core.words import Interval, Tier
 from db import backfill as table
 from db import inbox
 from db.backfill import NewJob
+from providers.base import Call, Page
 from tests.workers_world import Scripted, World, at, every_minute, metric, refusing, window
 from workers.backfill import backfill
 from workers.collect import collect
@@ -356,6 +357,25 @@ def test_who_gets_no_turn_is_counted_as_failed(world: World) -> None:
         }
     assert sorted(one.asked()) == ["A", "C"]
     assert context.suspects.look(BARS, BATCH).doubted == (("B",),)
+
+
+def test_a_window_of_which_the_last_part_kills_is_not_forgiven_for_its_first(world: World) -> None:
+    def script(call: Call, asked_at: datetime) -> Page:
+        assert call.window is not None
+        if call.window.start > at("15:05"):
+            # By now the first part has been read.
+            context.clock.sleep(0.3)
+            raise ProviderTimeoutError("the process would have died here")
+        return every_minute(call, asked_at)
+
+    one = Scripted("one", world.clock, script, span=timedelta(minutes=3))
+    context = world.context(one)
+    die(context.suspects, "A")
+
+    assert collect(context, job(("A",)))["failed"] == 1
+
+    assert world.stored("A"), "its first part was answered"
+    assert context.suspects.look(BARS, BATCH).once == {"A"}
 
 
 def test_a_batch_that_was_asked_clears_who_was_in_one_that_died(world: World) -> None:
