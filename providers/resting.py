@@ -12,7 +12,7 @@ _clock = SystemClock()
 
 
 class RestingAdapter(HTTPAdapter):
-    """One host's kept connections; the one that rested least is taken first."""
+    """One host's kept connections, the one that rested least taken first; those through a proxy are urllib3's."""
 
     def __init__(self, size: int) -> None:
         """Keep at most ``size`` connections; nothing is sent twice."""

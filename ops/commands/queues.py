@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
                     str(tier): {"depth": depth, "oldest_age_s": age}
                     for tier, (depth, age) in rows.items()
                 },
-                "left_out": {str(capability): symbols for capability, symbols in left_out.items()},
+                "left_out": left_out,
             }
         )
         return 0
@@ -51,13 +51,13 @@ def run(options: argparse.Namespace) -> int:
         ["backfill tier", "rows", "oldest s"],
     )
     if left_out:
-        print("\nLeft out of live batches, workers died each time they asked:")
+        print("\nLeft out, workers died each time they asked:")
         output.table(
             (
-                {"capability": str(capability), "symbol": symbol, "again in s": round(seconds)}
-                for capability, symbols in left_out.items()
+                {"batches": family, "symbol": symbol, "again in s": seconds}
+                for family, symbols in left_out.items()
                 for symbol, seconds in symbols.items()
             ),
-            ["capability", "symbol", "again in s"],
+            ["batches", "symbol", "again in s"],
         )
     return 0

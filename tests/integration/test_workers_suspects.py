@@ -18,6 +18,7 @@ from core.words import Interval, Tier
 from db import backfill as table
 from db import inbox
 from db.backfill import NewJob
+from ops.cli import main
 from providers.base import Call, Page
 from tests.workers_world import Scripted, World, at, every_minute, metric, refusing, window
 from workers.backfill import backfill
@@ -461,3 +462,17 @@ def enqueue_gaps(world: World, *symbols: str) -> tuple[int, ...]:
     gap = window("15:00", "15:05")
     rows = [NewJob(ids[name], Interval.M1, gap, Tier.T0, "gap") for name in symbols]
     return tuple(table.enqueue(world.db, rows))
+
+
+def test_an_operator_sees_who_is_left_out(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", world.database_url)
+    monkeypatch.setenv("REDIS_URL", world.redis_url)
+    leave_out(Suspects(world.redis), "B")
+
+    assert main(["queues", "--json"]) == 0
+    left_out = orjson.loads(capsys.readouterr().out)["left_out"]
+    assert left_out == {"bars_1m": {"B": pytest.approx(LEFT_OUT_S, abs=3)}}
+    assert main(["queues"]) == 0
+    assert "Left out, workers died each time they asked" in capsys.readouterr().out
